@@ -1,0 +1,120 @@
+"""Refusals: what went wrong, as a reason that a program can act on and a text for a person.
+
+A `Refusal` never changes state. The wire turns it into `google.rpc.Status`; `vctl explain` prints
+`Reason.explanation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """The gRPC status codes that we use, without importing gRPC into the core."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    UNAVAILABLE = "UNAVAILABLE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+
+
+class Reason(Enum):
+    """Every reason that vsignal gives, with its status and what to do about it."""
+
+    INVALID_FIELD = (Kind.INVALID_ARGUMENT, "A field is malformed; the violations name it.")
+    UNKNOWN_VM = (Kind.NOT_FOUND, "No VM has this identity here; `vctl vm list` shows all.")
+    UNKNOWN_SERVER = (Kind.NOT_FOUND, "No vServer has this id; its agent has never attached.")
+    UNKNOWN_TENANT = (Kind.NOT_FOUND, "Declare it first: `vctl tenant set TENANT`.")
+    UNKNOWN_GROUP = (Kind.NOT_FOUND, "Declare it first: `vctl group set TENANT/GROUP`.")
+    UNKNOWN_NETWORK = (Kind.NOT_FOUND, "Declare it first: `vctl network set NETWORK`.")
+    UNKNOWN_OPERATION = (Kind.NOT_FOUND, "No operation has this id; `vctl op list` shows all.")
+    IN_USE = (Kind.FAILED_PRECONDITION, "Something still refers to it; remove that first.")
+    VNI_TAKEN = (Kind.ALREADY_EXISTS, "The VNI belongs to another virtual network.")
+    CLAIM_HELD = (
+        Kind.ALREADY_EXISTS,
+        "Another VM holds this MAC or IP in this VNI. Nothing was merged; see `vctl events`.",
+    )
+    STALE_EPOCH = (Kind.ABORTED, "The VM has changed owner since; look it up and try again.")
+    NOT_OWNER = (Kind.FAILED_PRECONDITION, "Another vServer owns the VM.")
+    RUNNING_IN_TWO_PLACES = (
+        Kind.FAILED_PRECONDITION,
+        "The owner says that the VM runs there. Stop one of the two; ports stay closed here.",
+    )
+    OWNER_SILENT = (
+        Kind.UNAVAILABLE,
+        "The owner cannot be asked whether it still runs the VM; trying again helps once it can.",
+    )
+    NOT_YOUR_SERVER = (Kind.PERMISSION_DENIED, "A vServer speaks only for itself.")
+    FORBIDDEN = (Kind.PERMISSION_DENIED, "This caller may not do this.")
+    UNIDENTIFIED = (Kind.UNAUTHENTICATED, "The call carries no identity that is trusted here.")
+    NOT_ENFORCEABLE = (
+        Kind.FAILED_PRECONDITION,
+        "A host cannot enforce this profile: `vserver doctor` there says what it can.",
+    )
+    SAME_SERVER = (Kind.INVALID_ARGUMENT, "The destination is the source.")
+    SERVER_SILENT = (Kind.FAILED_PRECONDITION, "The vServer's agent is not attached.")
+    NO_CAPACITY = (Kind.FAILED_PRECONDITION, "The vServer's memory or CPUs do not suffice.")
+    INCOMPATIBLE_HOST = (Kind.FAILED_PRECONDITION, "Hypervisor or CPU differ too much.")
+    NO_DESTINATION = (Kind.FAILED_PRECONDITION, "No vServer fits; the objections say why not.")
+    NOT_RUNNING = (Kind.FAILED_PRECONDITION, "The VM does not run; a live move needs it running.")
+    UNASSIGNED = (Kind.FAILED_PRECONDITION, "Assign tenant and networks: `vctl vm assign`.")
+    ALREADY_MOVING = (Kind.FAILED_PRECONDITION, "A move is under way: `vctl op list`.")
+    TOO_LATE_TO_CANCEL = (Kind.FAILED_PRECONDITION, "The switch has begun; it will finish.")
+    ALREADY_DONE = (Kind.FAILED_PRECONDITION, "The operation has ended.")
+    NEEDS_FENCE = (Kind.FAILED_PRECONDITION, "Nobody can say who runs the VM; a person must.")
+    TOO_LARGE = (Kind.INVALID_ARGUMENT, "Over a size limit; the message names it.")
+    OVERLOADED = (Kind.RESOURCE_EXHAUSTED, "The queue is full; try again after the delay.")
+    STORE_FAILED = (Kind.UNAVAILABLE, "The store took no write; lookups are still answered.")
+    SHUTTING_DOWN = (Kind.UNAVAILABLE, "The vCenter is stopping; try again.")
+    UNIMPLEMENTED = (Kind.UNIMPLEMENTED, "Part of the contract, not built yet.")
+    HYPERVISOR_FAILED = (Kind.FAILED_PRECONDITION, "The hypervisor refused; its words are quoted.")
+    NETWORK_FAILED = (Kind.FAILED_PRECONDITION, "The data plane refused; its words are quoted.")
+    CANCELLED_BY_USER = (Kind.ABORTED, "The move was cancelled before the switch.")
+    SESSION_LOST = (Kind.ABORTED, "The agent went away in the middle of a step.")
+
+    def __init__(self, kind: Kind, explanation: str) -> None:
+        self.kind = kind
+        self.explanation = explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field that is wrong: its path in the message (`vm.interfaces[0].mac`) and why."""
+
+    field: str
+    description: str
+
+
+class Refusal(Exception):
+    """A command that was not carried out. Nothing has changed."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        violations: tuple[Violation, ...] = (),
+        evidence: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = violations
+        self.evidence = dict(evidence or {})
+        self.retry_after = retry_after
+
+
+def invalid(violations: list[Violation]) -> Refusal:
+    """The refusal for malformed fields, all of them at once."""
+    text = "; ".join(f"{v.field}: {v.description}" for v in violations)
+    return Refusal(Reason.INVALID_FIELD, text, violations=tuple(violations))

@@ -1,0 +1,1 @@
+"""Ways to run vsignal: the laptop lab, and the files that put it on real machines."""

@@ -1,0 +1,79 @@
+"""A hypervisor host of the lab: a network namespace, an underlay address, a libvirtd."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from deploy.lab import netns, shell
+from deploy.lab.libvirtd import Libvirtd
+from deploy.lab.names import Names, underlay_address
+from deploy.lab.underlay import plug
+
+
+class Host:
+    """One of the lab's hosts. It holds no state: a fresh process can make it again."""
+
+    def __init__(self, names: Names, number: int) -> None:
+        self.names = names
+        self.number = number
+        self.netns = names.host(number)
+        self.address = underlay_address(number)
+        self.work = names.work / f"h{number}"
+        self.libvirtd = Libvirtd(self.netns, self.address, self.work)
+
+    @property
+    def libvirt_uri(self) -> str:
+        """How programs of this machine reach it, whatever their namespaces."""
+        return self.libvirtd.uri
+
+    @property
+    def peer_uri(self) -> str:
+        """How the other hosts' libvirtd reach it, to migrate to it."""
+        return f"qemu+tcp://{self.address}/system"
+
+    def up(self) -> None:
+        """Plug the host into the underlay and start its libvirtd."""
+        netns.create(self.netns)
+        plug(self.names.underlay, self.netns, self.address)
+        self.libvirtd.start()
+
+    def run(self, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0) -> str:
+        """Run a command on this host, and return what it printed."""
+        return shell.run(argv, netns=self.netns, check=check, timeout=timeout)
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        output: IO[bytes] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program on this host, such as the agent; it ends with the lab at the latest."""
+        return subprocess.Popen(
+            shell.inside(self.netns, argv),
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output or subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
+
+    def virsh(self, *words: str, check: bool = True, timeout: float = 60.0) -> str:
+        """libvirt's own tool against this host: the lab's voice, and the benchmark's rival."""
+        argv = ["virsh", "-q", "-c", self.libvirt_uri, *words]
+        return self.run(argv, check=check, timeout=timeout)
+
+    def start_libvirtd(self) -> None:
+        self.libvirtd.start()
+
+    def stop_libvirtd(self) -> None:
+        self.libvirtd.stop()
+
+    def kill9_libvirtd(self) -> None:
+        self.libvirtd.kill9()
+
+    def guests(self) -> list[str]:
+        """The names of the guests that run here, as libvirt says."""
+        return self.virsh("list", "--name").split()

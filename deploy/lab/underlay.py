@@ -1,0 +1,40 @@
+"""The network between the hosts: one bridge, in a namespace of its own.
+
+The machine's own namespace stays untouched, so a lab can neither disturb it nor leave
+anything in it. Frames may be large, as in data centres: VXLAN then carries guests'
+1500 bytes whole.
+"""
+
+from deploy.lab import netns, shell
+
+_BRIDGE = "under"
+_MTU = 9000
+
+
+def create(name: str) -> None:
+    """Make the namespace that plays the switch."""
+    netns.create(name)
+    shell.ip_batch(
+        [f"link add {_BRIDGE} type bridge", f"link set {_BRIDGE} mtu {_MTU} up"], netns=name
+    )
+
+
+def plug(underlay: str, into: str, address: str) -> None:
+    """Give namespace `into` an `eth0` on the underlay."""
+    port = into.rpartition("-")[2]
+    shell.run(
+        ["ip", "link", "add", port, "mtu", str(_MTU), "netns", underlay]
+        + ["type", "veth", "peer", "name", "eth0", "mtu", str(_MTU), "netns", into]
+    )
+    shell.ip_batch([f"link set {port} master {_BRIDGE} up"], netns=underlay)
+    shell.ip_batch([f"addr add {address}/24 dev eth0", "link set eth0 up"], netns=into)
+
+
+def cut(underlay: str, number: int) -> None:
+    """Pull host `number`'s cable: its processes run on, nobody reaches them."""
+    shell.run(["ip", "-n", underlay, "link", "set", f"h{number}", "down"])
+
+
+def mend(underlay: str, number: int) -> None:
+    """Put the cable back."""
+    shell.run(["ip", "-n", underlay, "link", "set", f"h{number}", "up"])

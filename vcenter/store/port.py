@@ -1,0 +1,104 @@
+"""The store's interface: an ordered log of changes to keys, as k3s's kine shows it.
+
+Keys are text with '/' between parts (`vm/<id>`, `op/<id>`); values are opaque bytes. The revision
+is the store's own counter and the only clock that orders things: every `append` gets the next one,
+shared by all of its changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One change. `value` None deletes the key."""
+
+    key: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes that become durable together or not at all.
+
+    `expected` holds the revision at which each named key must have been written last (0 = must not
+    exist); otherwise the append fails with `Conflict` and nothing is written.
+    """
+
+    puts: Sequence[Put]
+    expected: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A batch as it was stored. `at_ms` is the wall time that the caller gave, for history."""
+
+    revision: int
+    puts: Sequence[Put]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A key's current value and the revision that wrote it."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class Conflict(Exception):
+    """A key was not at the expected revision. Nothing of that batch was written."""
+
+
+class Compacted(Exception):
+    """History before `.revision` is gone: take a snapshot instead."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"history starts after revision {revision}")
+        self.revision = revision
+
+
+class StoreUnusable(Exception):
+    """The store cannot be opened (corrupt, newer schema, locked); the text says what to do."""
+
+
+class WriteFailed(Exception):
+    """A write was not made durable (disk full, read-only …). Nothing of it is visible."""
+
+
+class Store(Protocol):
+    async def open(self) -> None:
+        """Open, check and migrate. Raises `StoreUnusable` and touches nothing."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
+        """Group commit: each batch gets its own revision, all are made durable by one fsync.
+
+        Returns, in order, the batch's revision or its Conflict; a conflict of one batch does not
+        touch the others. Later batches see earlier ones. Raises `WriteFailed` if nothing was kept.
+        Once called it is carried through even if the caller is cancelled.
+        """
+        ...
+
+    async def revision(self) -> int:
+        """The last revision; 0 in an empty store."""
+        ...
+
+    def snapshot(self) -> AsyncIterator[Record]:
+        """Every key, in key order, all as of one revision (that at the first step)."""
+        ...
+
+    def read(self, after: int) -> AsyncIterator[Entry]:
+        """Entries with revision > `after`, in order. Raises `Compacted` if some are gone."""
+        ...
+
+    async def compact(self, before_ms: int) -> int:
+        """Drop history older than this wall time; current values stay. Returns the revision
+        after which history starts."""
+        ...

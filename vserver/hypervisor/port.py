@@ -1,0 +1,132 @@
+"""What the agent needs of a hypervisor (B2). `libvirt` and `memory` pass one contract suite.
+
+Failures raise `Refusal(HYPERVISOR_FAILED)` quoting the hypervisor; a call that timed out raises
+`TimeoutError`, which means *unknown*: read `hosted()` before acting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.model.operation import HostedState, Progress
+from common.model.server import ServerStatus
+from common.model.vm import Resources, Vm, VmState
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A VM's interface as the host sees it. `device` is "" while the VM is not running."""
+
+    mac: str
+    bridge: str
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostedVm:
+    """One VM on this host. `vm` carries what its metadata says; unassigned if there is none.
+
+    `state` is INCOMING while memory arrives, and also after it has arrived and nobody has resumed
+    the VM (a move's destination between copy and start). `problem` says what is wrong with the
+    metadata, for people; such a VM is treated as unassigned.
+    """
+
+    vm: Vm
+    state: VmState
+    taps: tuple[Tap, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """Capacity and kind of this host; `hypervisor` is the adaptor's name."""
+
+    hypervisor: str
+    version: str
+    capacity: Resources
+    cpu_model: str
+    acceleration: str
+
+
+@dataclass(frozen=True, slots=True)
+class VmUsage:
+    """`cpu_percent` of one CPU, since the last call of `usage()`."""
+
+    cpu_percent: float
+    memory_used_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A finished copy, in the hypervisor's own figures."""
+
+    bytes: int
+    downtime_ms: float
+    iterations: int
+
+
+class Hypervisor(Protocol):
+    async def open(self) -> None:
+        """Connect. Afterwards the adaptor reconnects by itself, for as long as it is open."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; no VM changes."""
+        ...
+
+    async def facts(self) -> HostFacts: ...
+
+    async def list(self) -> Sequence[HostedVm]:
+        """Every VM that is defined or runs here."""
+        ...
+
+    async def get(self, vm_id: str) -> HostedVm | None: ...
+
+    def events(self) -> AsyncIterator[str]:
+        """vm_ids that may have changed; "" after a reconnect: list everything again.
+
+        One consumer. Bounded: when the consumer is slow, events merge into "".
+        """
+        ...
+
+    async def usage(self) -> tuple[ServerStatus, Mapping[str, VmUsage]]: ...
+
+    async def hosted(self, vm_id: str) -> HostedState:
+        """The hypervisor's word at this moment, never cached. UNKNOWN if it does not answer.
+
+        ABSENT: not here, or defined but shut off. RUNNING: everything else, a paused VM and one
+        whose memory has arrived included.
+        """
+        ...
+
+    async def migrate(
+        self,
+        vm_id: str,
+        destination_uri: str,
+        devices: Mapping[str, str],
+        progress: Callable[[Progress], None],
+    ) -> Copied:
+        """Copy a running VM live; it stays *paused* at the destination (INCOMING there).
+
+        When this returns, the VM is ABSENT here for good, its definition gone too. `devices` maps
+        each MAC to the tap's name at the destination, so that policy is there before the tap is.
+        Raises if the copy failed or was aborted: the VM then runs on here.
+        """
+        ...
+
+    async def abort(self, vm_id: str) -> None:
+        """Stop a copy under way. Nothing to stop is no error."""
+        ...
+
+    async def resume(self, vm_id: str) -> None:
+        """Run what is INCOMING (arrived) or PAUSED. Already running is no error."""
+        ...
+
+    async def discard(self, vm_id: str) -> None:
+        """Remove what a move left: an INCOMING copy, or a shut-off definition.
+
+        Refuses a VM that has been RUNNING. Nothing there is no error.
+        """
+        ...

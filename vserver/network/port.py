@@ -1,0 +1,91 @@
+"""What the agent needs of a host's data plane. `linux` and `memory` pass one contract suite.
+
+Closed is the default: a tap that nobody has opened passes no frame, in either direction, from the
+moment it exists (I5). Failures raise `Refusal(NETWORK_FAILED)` and leave the port as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from common.model.profile import Capability, Profile
+from common.model.wanted import WantedNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One tap as it should be. The tap need not exist yet: policy comes first.
+
+    With `is_open` False no frame passes, yet the profile is in force and can be read back.
+    """
+
+    device: str
+    mac: str
+    ips: tuple[str, ...]
+    vni: int
+    profile: Profile
+    is_open: bool
+
+    @property
+    def policy_hash(self) -> str:
+        return self.profile.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPort:
+    """What is in force, read back from the kernel.
+
+    `intact` False: somebody changed the rules behind our back, apply again. `attached`: the tap
+    exists and is on its VNI's bridge.
+    """
+
+    port: Port
+    intact: bool
+    attached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    ports: Mapping[str, ObservedPort] = field(default_factory=dict)  # by device
+    networks: Mapping[int, WantedNetwork] = field(default_factory=dict)  # by VNI, as in force
+
+
+class Network(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    async def open(self) -> None:
+        """Close every tap that is not known. What an earlier run has opened stays as it is."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; rules and devices stay, so that no VM loses protection or service."""
+        ...
+
+    async def capabilities(self) -> frozenset[Capability]:
+        """Probed on this host, not assumed."""
+        ...
+
+    async def observe(self) -> Observed:
+        """What is there now, read back, not remembered."""
+        ...
+
+    async def apply_network(self, wanted: WantedNetwork) -> None:
+        """Bridge, tunnel and forwarding entries of one VNI, to exactly this state."""
+        ...
+
+    async def remove_network(self, vni: int) -> None: ...
+
+    async def apply_port(self, port: Port) -> None:
+        """One atomic step from whatever was in force to this. Also puts the tap on its bridge."""
+        ...
+
+    async def remove_port(self, device: str) -> None:
+        """Forget the port: it is closed by default again. Unknown is no error."""
+        ...
+
+    async def purge(self) -> None:
+        """Remove everything that this adaptor ever made on the host (uninstall, tests)."""
+        ...
