@@ -25,6 +25,10 @@ _MOUNTS = {
     "cache": Path("/var/cache/libvirt"),
     "log": Path("/var/log/libvirt"),
 }
+_ACCOUNTS = {
+    Path("/etc/passwd"): "libvirt-qemu:x:64055:64055::/:/bin/false",
+    Path("/etc/group"): "libvirt-qemu:x:64055:\nkvm:x:64056:",
+}
 CONSOLES = _MOUNTS["run"] / "con"
 """Where guests' serial sockets are, as QEMU sees it: the same path on every host."""
 
@@ -89,7 +93,9 @@ class Libvirtd:
         if not self.home.exists():
             self._prepare()
         _copy_newer(_shared_cache(), self.home / "cache/qemu/capabilities")
-        mounts = [f"mount --bind {self.home / name} {to}" for name, to in _MOUNTS.items()]
+        covers = {self.home / name: to for name, to in _MOUNTS.items()}
+        covers |= {self.home / file.name: file for file in _ACCOUNTS}
+        mounts = [f"mount --bind {ours} {to}" for ours, to in covers.items()]
         daemon = "exec libvirtd --daemon --listen --pid-file /run/libvirt/libvirtd.pid"
         steps = [f"hostname {self.netns}", "mount --make-rprivate /", *mounts, daemon]
         script = " && ".join(steps)
@@ -122,9 +128,15 @@ class Libvirtd:
             (self.home / name).mkdir(parents=True)
             to.mkdir(parents=True, exist_ok=True)  # a bind mount needs something to cover
         (self.home / "run" / CONSOLES.name).mkdir()
+        self._write_accounts()
         values = {"address": self.address, "host_uuid": str(uuid.uuid4())}
         (self.home / "etc/libvirtd.conf").write_text(_LIBVIRTD_CONF.format(**values))
         (self.home / "etc/qemu.conf").write_text(_QEMU_CONF.format(**values))
+
+    def _write_accounts(self) -> None:
+        """libvirtd refuses to start without its compiled-in user, even where it uses another."""
+        for file, line in _ACCOUNTS.items():
+            (self.home / file.name).write_text(f"{file.read_text().rstrip()}\n{line}\n")
 
     def _log_tail(self) -> str:
         log = self.home / "log/libvirtd.log"

@@ -21,7 +21,8 @@ _MOST = 65536  # the sequence number's range: eleven minutes at 10 ms
 
 def checksum(data: bytes) -> int:
     """The Internet checksum of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    words: tuple[int, ...] = struct.unpack(f"!{len(data) // 2}H", data)
+    total = sum(words)
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
@@ -35,8 +36,9 @@ def echo_request(identifier: int, number: int) -> bytes:
 def reply_number(packet: bytes, identifier: int) -> int | None:
     """The sequence number of an echo reply to us, else None."""
     start = (packet[0] & 0x0F) * 4
-    kind, _, _, to, number = _HEADER.unpack_from(packet, start)
-    return int(number) if (kind, to) == (_ECHO_REPLY, identifier) else None
+    fields: tuple[int, ...] = _HEADER.unpack_from(packet, start)
+    kind, _, _, to, number = fields
+    return number if (kind, to) == (_ECHO_REPLY, identifier) else None
 
 
 def ping_until(stop: list[bool], address: str, interval_ns: int) -> list[tuple[int, int]]:

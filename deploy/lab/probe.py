@@ -33,10 +33,8 @@ class Probe:
 
     def up(self) -> "Probe":
         netns.create(self.netns)
-        shell.run(
-            ["ip", "link", "add", self.link, "netns", self.host.netns]
-            + ["type", "veth", "peer", "name", "eth0", "netns", self.netns]
-        )
+        ours, theirs = f"{self.link} netns {self.host.netns}", f"eth0 netns {self.netns}"
+        shell.ip_batch([f"link add {ours} type veth peer name {theirs}"])
         shell.ip_batch([f"link set {self.link} master {self.bridge} up"], netns=self.host.netns)
         commands = [f"addr add {self.address} dev eth0", "link set eth0 up"]
         shell.ip_batch(commands, netns=self.netns)

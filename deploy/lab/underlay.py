@@ -22,10 +22,8 @@ def create(name: str) -> None:
 def plug(underlay: str, into: str, address: str) -> None:
     """Give namespace `into` an `eth0` on the underlay."""
     port = into.rpartition("-")[2]
-    shell.run(
-        ["ip", "link", "add", port, "mtu", str(_MTU), "netns", underlay]
-        + ["type", "veth", "peer", "name", "eth0", "mtu", str(_MTU), "netns", into]
-    )
+    ours, theirs = f"{port} mtu {_MTU} netns {underlay}", f"eth0 mtu {_MTU} netns {into}"
+    shell.ip_batch([f"link add {ours} type veth peer name {theirs}"])
     shell.ip_batch([f"link set {port} master {_BRIDGE} up"], netns=underlay)
     shell.ip_batch([f"addr add {address}/24 dev eth0", "link set eth0 up"], netns=into)
 
