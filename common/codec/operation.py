@@ -1,0 +1,168 @@
+"""Operations, their progress, and what hosts answer to a move's steps."""
+
+from __future__ import annotations
+
+from common.codec.checker import Checker
+from common.codec.enums import HOSTED_STATE, MOVE_STEP, PHASE
+from common.codec.times import from_timestamp, to_timestamp
+from common.model.identity import parse_vm_id
+from common.model.operation import (
+    Failure,
+    HostedState,
+    MoveOutcome,
+    Operation,
+    PhaseTime,
+    Progress,
+    Receipt,
+)
+from common.pb.vsignal.v1 import operations_pb2 as pb
+from common.pb.vsignal.v1 import session_pb2
+
+
+def to_operation(operation: Operation, progress: Progress | None = None) -> pb.Operation:
+    wire = pb.Operation(
+        operation_id=operation.operation_id,
+        kind=operation.kind,
+        vm_id=operation.vm_id,
+        source=operation.source,
+        destination=operation.destination,
+        phase=PHASE.to(operation.phase),
+        done=operation.phase.final,
+        cancel_requested=operation.cancel_requested,
+        requested_by=operation.requested_by,
+        created_at=to_timestamp(operation.created_ms),
+        phases=_to_phases(operation),
+        epoch_before=operation.epoch_before,
+        epoch_after=operation.epoch_after,
+        receipt=to_receipt(operation.receipt),
+        revision=operation.revision,
+    )
+    if operation.ended_ms:
+        wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
+    if operation.failure is not None:
+        wire.failure.CopyFrom(to_failure(operation.failure))
+    if progress is not None:
+        wire.progress.CopyFrom(to_progress(progress))
+    return wire
+
+
+def _to_phases(operation: Operation) -> list[pb.PhaseTime]:
+    ends = [p.entered_ms for p in operation.phases[1:]] + [operation.ended_ms or 0]
+    return [
+        pb.PhaseTime(
+            phase=PHASE.to(p.phase),
+            entered_at=to_timestamp(p.entered_ms),
+            duration_ms=float(end - p.entered_ms) if end else 0.0,
+        )
+        for p, end in zip(operation.phases, ends, strict=True)
+    ]
+
+
+def from_operation(check: Checker, wire: pb.Operation) -> Operation:
+    return Operation(
+        operation_id=wire.operation_id,
+        kind=wire.kind,
+        vm_id=wire.vm_id,
+        source=wire.source,
+        destination=wire.destination,
+        phase=PHASE.read(check, "phase", wire.phase),
+        requested_by=wire.requested_by,
+        created_ms=from_timestamp(wire.created_at),
+        epoch_before=wire.epoch_before,
+        epoch_after=wire.epoch_after,
+        cancel_requested=wire.cancel_requested,
+        ended_ms=from_timestamp(wire.ended_at) if wire.HasField("ended_at") else 0,
+        phases=tuple(
+            PhaseTime(PHASE.read(check, "phases", p.phase), from_timestamp(p.entered_at))
+            for p in wire.phases
+        ),
+        failure=from_failure(wire.failure) if wire.HasField("failure") else None,
+        receipt=_from_receipt(wire.receipt),
+        revision=wire.revision,
+    )
+
+
+def to_failure(failure: Failure) -> pb.Failure:
+    return pb.Failure(reason=failure.reason, message=failure.message)
+
+
+def from_failure(wire: pb.Failure) -> Failure:
+    return Failure(wire.reason[:63], wire.message[:2000])
+
+
+def to_receipt(receipt: Receipt) -> pb.Receipt:
+    return pb.Receipt(
+        total_ms=receipt.total_ms,
+        downtime_ms=receipt.downtime_ms,
+        switch_ms=receipt.switch_ms,
+        bytes=receipt.bytes,
+        iterations=receipt.iterations,
+        policy_hash_before=receipt.policy_hash_before,
+        policy_hash_after=receipt.policy_hash_after,
+        blackout_ms=receipt.blackout_ms,
+    )
+
+
+def _from_receipt(wire: pb.Receipt) -> Receipt:
+    return Receipt(
+        total_ms=wire.total_ms,
+        downtime_ms=wire.downtime_ms,
+        switch_ms=wire.switch_ms,
+        bytes=wire.bytes,
+        iterations=wire.iterations,
+        policy_hash_before=wire.policy_hash_before,
+        policy_hash_after=wire.policy_hash_after,
+        blackout_ms=wire.blackout_ms if wire.HasField("blackout_ms") else None,
+    )
+
+
+def to_progress(progress: Progress) -> pb.Progress:
+    return pb.Progress(
+        bytes_total=progress.bytes_total,
+        bytes_processed=progress.bytes_processed,
+        bytes_remaining=progress.bytes_remaining,
+        bytes_per_second=progress.bytes_per_second,
+        iteration=progress.iteration,
+    )
+
+
+def from_progress(wire: pb.Progress) -> Progress:
+    return Progress(
+        wire.bytes_total,
+        wire.bytes_processed,
+        wire.bytes_remaining,
+        wire.bytes_per_second,
+        wire.iteration,
+    )
+
+
+def to_outcome(outcome: MoveOutcome) -> session_pb2.MoveOutcome:
+    return session_pb2.MoveOutcome(
+        operation_id=outcome.operation_id,
+        vm_id=outcome.vm_id,
+        epoch=outcome.epoch,
+        step=MOVE_STEP.to(outcome.step),
+        ok=outcome.ok,
+        truth=HOSTED_STATE.to(outcome.truth),
+        failure=to_failure(outcome.failure) if outcome.failure is not None else None,
+        policy_hash=outcome.policy_hash,
+        downtime_ms=outcome.downtime_ms,
+        bytes=outcome.bytes,
+        iterations=outcome.iterations,
+    )
+
+
+def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
+    return MoveOutcome(
+        operation_id=check.parse("operation_id", parse_vm_id, wire.operation_id, ""),
+        vm_id=check.parse("vm_id", parse_vm_id, wire.vm_id, ""),
+        epoch=wire.epoch,
+        step=MOVE_STEP.read(check, "step", wire.step),
+        ok=wire.ok,
+        truth=HOSTED_STATE.read(check, "truth", wire.truth, HostedState.UNKNOWN),
+        failure=from_failure(wire.failure) if wire.HasField("failure") else None,
+        policy_hash=wire.policy_hash[:64],
+        downtime_ms=wire.downtime_ms,
+        bytes=wire.bytes,
+        iterations=wire.iterations,
+    )
