@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.code_pb2 import Code
@@ -34,7 +36,7 @@ def refusal_to_status(refusal: Refusal) -> Status:
 
 def refusal_from_call(error: grpc.RpcError) -> Refusal | None:
     """The refusal that a server of ours sent; None if the error is of another kind."""
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast(grpc.Call, error))
     if status is None:
         return None
     info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()

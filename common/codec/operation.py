@@ -36,6 +36,7 @@ def to_operation(operation: Operation, progress: Progress | None = None) -> pb.O
         epoch_after=operation.epoch_after,
         receipt=to_receipt(operation.receipt),
         revision=operation.revision,
+        acks=operation.acks,
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
@@ -78,6 +79,7 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         ),
         failure=from_failure(wire.failure) if wire.HasField("failure") else None,
         receipt=_from_receipt(wire.receipt),
+        acks=tuple(wire.acks),
         revision=wire.revision,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.codec.checker import Checker
 from common.codec.enums import ACTION, DIRECTION
-from common.model.identity import parse_mac, parse_prefix
+from common.model.identity import parse_any_mac, parse_prefix
 from common.model.profile import (
     ARP,
     ICMP,
@@ -134,7 +134,7 @@ def _from_rule(check: Checker, wire: pb.AclRule) -> AclRule:
 
 def _from_mac(check: Checker, wire: pb.AclRule, field: str) -> str | None:
     text: str = getattr(wire, field)
-    return check.parse(field, parse_mac, text, None) if text else None
+    return check.parse(field, parse_any_mac, text, None) if text else None
 
 
 def _from_prefix(check: Checker, wire: pb.AclRule, field: str) -> str | None:

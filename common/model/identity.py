@@ -31,11 +31,16 @@ def parse_vm_id(text: str) -> str:
         raise ValueError(f"not a UUID: {text!r}") from None
 
 
-def parse_mac(text: str) -> str:
-    """Lower case with colons; a multicast or all-zero address identifies nobody (IEEE 802)."""
+def parse_any_mac(text: str) -> str:
+    """Lower case with colons, multicast and broadcast included: what a rule may match."""
     if not _MAC.fullmatch(text):
         raise ValueError(f"not a MAC address: {text!r}")
-    mac = text.lower().replace("-", ":")
+    return text.lower().replace("-", ":")
+
+
+def parse_mac(text: str) -> str:
+    """Lower case with colons; a multicast or all-zero address identifies nobody (IEEE 802)."""
+    mac = parse_any_mac(text)
     if int(mac[:2], 16) & 1:
         raise ValueError(f"a multicast MAC identifies no interface: {text!r}")
     if mac == "00:00:00:00:00:00":

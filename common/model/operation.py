@@ -73,7 +73,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`epoch_after` is 0 until the switch; `phases` says when each phase was entered."""
+    """`epoch_after` is 0 until the switch; `phases` says when each phase was entered.
+
+    `acks` names the hosts that have answered in the current phase, where both must.
+    """
 
     operation_id: str
     kind: str
@@ -90,6 +93,7 @@ class Operation:
     phases: tuple[PhaseTime, ...] = ()
     failure: Failure | None = None
     receipt: Receipt = Receipt()
+    acks: tuple[str, ...] = ()
     revision: int = 0
 
 

@@ -87,11 +87,15 @@ class VmRecord:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What stays of a VM that was deregistered: its epoch, so that it never goes back (I3)."""
+    """What stays of a VM that was deregistered: its epoch, so that it never goes back (I3).
+
+    `last` is its record at the end: a VM that returns has what the operator had given it.
+    """
 
     vm_id: str
     epoch: int
     changed_ms: int
+    last: VmRecord
     revision: int = 0
 
 

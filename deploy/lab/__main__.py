@@ -1,10 +1,10 @@
-"""`python -m deploy.lab up|down|status --name demo`: a lab from the command line."""
+"""`python -m deploy.lab up|down|status|image`: a lab from the command line."""
 
 import argparse
 import sys
 import time
 
-from deploy.lab import netns
+from deploy.lab import image, netns
 from deploy.lab.available import why_unavailable
 from deploy.lab.lab import Lab
 
@@ -16,6 +16,8 @@ def main() -> int:
         return 1
     if options.command == "up":
         _up(Lab(options.name, options.hosts))
+    elif options.command == "image":
+        print(image.ensure().initrd.parent)
     elif options.command == "down":
         Lab.existing(options.name).down()
     else:
@@ -25,7 +27,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.lab", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status"])
+    parser.add_argument("command", choices=["up", "down", "status", "image"])
     parser.add_argument("--name", default="lab", help="the run id; everything is named after it")
     parser.add_argument("--hosts", type=int, default=3)
     return parser

@@ -39,11 +39,15 @@ chmod +x /bin/banner
 nc -ll -p 22 -e /bin/banner &
 
 # One line in, its output back: the lab's way into a guest that no network policy closes.
-# cttyhack gives the loop a terminal, so that an interrupt ends a command that hangs.
+# cttyhack gives the loop a terminal, so that an interrupt ends a command that hangs; the
+# loop itself stays, for a terminal whose first process ends is hung up and loses input.
 cat > /bin/console <<'LOOP'
 #!/bin/sh
+trap : INT
 stty -echo -onlcr
-while read -r line; do eval "$line"; done
+while :; do
+    read -r line && (eval "$line")
+done
 LOOP
 chmod +x /bin/console
 echo vs-guest-ready > /dev/ttyS0

@@ -50,6 +50,7 @@ class GuestSpec:
         _text(domain, "memory", str(self.memory_mib), unit="MiB")
         _text(domain, "vcpu", str(self.vcpus))
         domain.append(self._boot())
+        ET.SubElement(ET.SubElement(domain, "features"), "acpi")
         # A named model: what the host happens to have would tie the guest to it.
         cpu = ET.SubElement(domain, "cpu", mode="custom", match="exact", check="none")
         _text(cpu, "model", "qemu64", fallback="forbid")
@@ -74,7 +75,7 @@ class GuestSpec:
         _text(boot, "kernel", str(system.kernel))
         _text(boot, "initrd", str(system.initrd))
         addresses = ",".join(nic.ip or "-" for nic in self.nics)
-        _text(boot, "cmdline", f"console=ttyS0 quiet vs.name={self.name} vs.ip={addresses}")
+        _text(boot, "cmdline", f"console=ttyS0 loglevel=0 vs.name={self.name} vs.ip={addresses}")
         return boot
 
     def _devices(self) -> ET.Element:
@@ -131,6 +132,11 @@ class Guest:
         """`running`, `paused`, `shut off` …, or empty where the host does not know it."""
         known = self.name in self.host.virsh("list", "--all", "--name").split()
         return self.host.virsh("domstate", self.name).strip() if known else ""
+
+    @property
+    def pid(self) -> int:
+        """Its QEMU on this host: for tests that kill one, or prove that it is gone."""
+        return int((self.host.work / f"run/qemu/{self.name}.pid").read_text())
 
     def migrate(self, to: Host, *options: str) -> "Guest":
         """Move it live with libvirt's own tool: the baseline that we compare with."""

@@ -6,7 +6,6 @@ name that depends on the recipe, so that a changed recipe makes a new image.
 
 import gzip
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -106,7 +105,3 @@ def _pack(tree: Path) -> bytes:
     script = 'cd "$1" && find . | cpio --quiet -o -H newc -R 0:0 > "$2"'
     shell.run(["sh", "-c", script, "sh", str(tree), str(archive)])
     return gzip.compress(archive.read_bytes(), 6)
-
-
-if __name__ == "__main__":
-    print(os.path.relpath(ensure().initrd.parent))

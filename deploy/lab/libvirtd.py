@@ -9,6 +9,7 @@ directory.
 import os
 import shutil
 import signal
+import sys
 import time
 import uuid
 from contextlib import suppress
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.lab import netns, shell
-from deploy.lab.names import CACHE
+from deploy.lab.names import CACHE, CHECKOUT
 
 _MOUNTS = {
     "etc": Path("/etc/libvirt"),
@@ -93,17 +94,9 @@ class Libvirtd:
         if not self.home.exists():
             self._prepare()
         _copy_newer(_shared_cache(), self.home / "cache/qemu/capabilities")
-        covers = {self.home / name: to for name, to in _MOUNTS.items()}
-        covers |= {self.home / file.name: file for file in _ACCOUNTS}
-        mounts = [f"mount --bind {ours} {to}" for ours, to in covers.items()]
-        daemon = "exec libvirtd --daemon --listen --pid-file /run/libvirt/libvirtd.pid"
-        steps = [f"hostname {self.netns}", "mount --make-rprivate /", *mounts, daemon]
-        script = " && ".join(steps)
-        try:
-            shell.run(["unshare", "--uts", "sh", "-c", script], netns=self.netns)
-            shell.run(["virsh", "-q", "-c", self.uri, "domcapabilities", "--virttype", "qemu"])
-        except shell.CommandError as error:
-            raise RuntimeError(f"libvirtd on {self.netns}: {error}\n{self._log_tail()}") from error
+        self.socket.unlink(missing_ok=True)
+        shell.run(["unshare", "--uts", "sh", "-c", self._script()], netns=self.netns)
+        self._wait_ready()
         _copy_newer(self.home / "cache/qemu/capabilities", _shared_cache())
 
     def stop(self) -> None:
@@ -113,6 +106,26 @@ class Libvirtd:
     def kill9(self) -> None:
         """End it without warning."""
         self._signal(signal.SIGKILL)
+
+    def _script(self) -> str:
+        covers = {self.home / name: to for name, to in _MOUNTS.items()}
+        covers |= {self.home / file.name: file for file in _ACCOUNTS}
+        mounts = [f"mount --bind {ours} {to}" for ours, to in covers.items()]
+        daemon = "libvirtd --listen --pid-file /run/libvirt/libvirtd.pid"
+        reaper = f"cd {CHECKOUT} && exec {sys.executable} -m deploy.lab.reaper"
+        start = f"{reaper} {self.home}/log/stderr {daemon}"
+        return " && ".join([f"hostname {self.netns}", "mount --make-rprivate /", *mounts, start])
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + 10.0
+        while not self.socket.exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"libvirtd on {self.netns} does not start\n{self._log_tail()}")
+            time.sleep(0.01)
+        try:
+            shell.run(["virsh", "-q", "-c", self.uri, "domcapabilities", "--virttype", "qemu"])
+        except shell.CommandError as error:
+            raise RuntimeError(f"libvirtd on {self.netns}: {error}\n{self._log_tail()}") from error
 
     def _signal(self, sig: signal.Signals) -> None:
         deadline = time.monotonic() + 15.0

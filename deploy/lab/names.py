@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VCENTER_ADDRESS = "10.0.0.100"
-CACHE = Path(__file__).resolve().parents[2] / ".cache"
+CHECKOUT = Path(__file__).resolve().parents[2]
+CACHE = CHECKOUT / ".cache"
 """What is worth keeping between runs: the guest image, libvirt's capability probes."""
 
 

@@ -11,14 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from deploy.lab import netns, shell
 from deploy.lab.blackout import PingRun
 from deploy.lab.capture import Capture
 from deploy.lab.host import Host
-
-_CHECKOUT = Path(__file__).resolve().parents[2]
+from deploy.lab.names import CHECKOUT
 
 
 class Probe:
@@ -91,7 +89,7 @@ class Probe:
         """Start pinging; `stop()` of the result says how long the longest gap was."""
         file = self.host.names.work / f"ping-{secrets.token_hex(4)}"
         argv = [sys.executable, "-m", "deploy.lab.pinger", address, str(interval_ms), str(file)]
-        process = subprocess.Popen(shell.inside(self.netns, argv), cwd=_CHECKOUT)
+        process = subprocess.Popen(shell.inside(self.netns, argv), cwd=CHECKOUT)
         return PingRun(process, file)
 
     def wait_ping(self, address: str, timeout: float = 20.0) -> None:

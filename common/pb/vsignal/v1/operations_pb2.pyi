@@ -227,6 +227,7 @@ class Operation(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
@@ -256,6 +257,10 @@ class Operation(_message.Message):
     def receipt(self) -> Global___Receipt: ...
     @_builtins.property
     def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def acks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """vServers that have answered in this phase, where both must"""
+
     def __init__(
         self,
         *,
@@ -277,10 +282,11 @@ class Operation(_message.Message):
         receipt: Global___Receipt | None = ...,
         progress: Global___Progress | None = ...,
         revision: _builtins.int = ...,
+        acks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "failure", b"failure", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "failure", b"failure", "kind", b"kind", "operation_id", b"operation_id", "phase", b"phase", "phases", b"phases", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "failure", b"failure", "kind", b"kind", "operation_id", b"operation_id", "phase", b"phase", "phases", b"phases", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

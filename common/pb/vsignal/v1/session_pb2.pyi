@@ -188,7 +188,7 @@ class MoveOutcome(_message.Message):
     step: Global___MoveStep.ValueType
     ok: _builtins.bool
     policy_hash: _builtins.str
-    """PREPARE, START: in force on the ports, read back"""
+    """PREPARE, START: in force on the ports; COPY: before it; read back"""
     downtime_ms: _builtins.float
     """COPY"""
     bytes: _builtins.int

@@ -1,0 +1,74 @@
+"""Logs on standard error: JSON for machines, a console for people, one operation id throughout.
+
+What is bound with `bound()` stands on every line that the same task writes, and those that it
+starts, so that a whole move can be found by its `operation_id`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+from common.config import Section
+
+
+class Format(StrEnum):
+    AUTO = "auto"  # console if standard error is a terminal, else JSON
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Level(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogSettings(Section):
+    """The [log] table of every daemon's configuration."""
+
+    level: Level = Level.INFO
+    format: Format = Format.AUTO
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Once, where a daemon is composed."""
+    out = stream or sys.stderr
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *_rendering(settings.format, out),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(_name(settings))),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _name(settings: LogSettings) -> str:
+    return settings.level.name
+
+
+def _rendering(wanted: Format, out: TextIO) -> list[Processor]:
+    if wanted is Format.CONSOLE or (wanted is Format.AUTO and out.isatty()):
+        return [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def get(name: str) -> FilteringBoundLogger:
+    """A logger for one module; its name stands on each line as `module`."""
+    return cast(FilteringBoundLogger, structlog.get_logger(module=name))
+
+
+def bound(**fields: object) -> AbstractContextManager[None]:
+    """Put these fields on every line written inside."""
+    return cast(AbstractContextManager[None], structlog.contextvars.bound_contextvars(**fields))

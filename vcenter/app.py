@@ -1,0 +1,79 @@
+"""The vCenter, composed: store, ledger, sessions, wire. Everything is handed in here."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from common.clock import Clock, SystemClock
+from common.lifecycle import Daemon
+from vcenter.board import Board
+from vcenter.config import Config
+from vcenter.ledger import Ledger
+from vcenter.monitor import Monitor
+from vcenter.sessions import Sessions
+from vcenter.store.memory import MemoryStore
+from vcenter.store.port import Store
+from vcenter.store.sqlite import SqliteStore
+from vcenter.wire.context import Parts
+from vcenter.wire.server import WireServer
+
+log = structlog.get_logger()
+
+
+def make_store(config: Config) -> Store:
+    path = config.database
+    return MemoryStore() if path is None else SqliteStore(path)
+
+
+class VCenter:
+    """One vCenter. `running()` serves for as long as its block lasts."""
+
+    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
+        self.config = config
+        self.ledger = Ledger(store, clock)
+        self.sessions = Sessions(self.ledger, clock, config.lease_seconds)
+        self.parts = Parts(
+            domain=config.domain,
+            ledger=self.ledger,
+            sessions=self.sessions,
+            monitor=Monitor(),
+            board=Board(self.ledger.feed),
+            clock=clock,
+            trusted=tuple(ipaddress.ip_network(n) for n in config.trusted_networks),
+        )
+        self.ports: list[int] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[VCenter]:
+        """Raises `StoreUnusable` before anything is served. Leaving drains and closes."""
+        await self.ledger.open()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self.ledger.writer.run())
+                await self.sessions.recover()
+                leases = tasks.create_task(self.sessions.watch_leases())
+                wire = WireServer(self.parts, self.config.listen)
+                self.ports = wire.ports
+                await wire.start()
+                log.info("serving", listen=self.config.listen, revision=self.ledger.table.revision)
+                try:
+                    yield self
+                finally:
+                    leases.cancel()
+                    await wire.stop(self.config.drain_seconds)
+                    await self.ledger.writer.drain()
+                    writer.cancel()
+        finally:
+            await self.ledger.close()
+
+
+async def serve(config: Config, daemon: Daemon) -> None:
+    """The daemon's main."""
+    async with VCenter(config, make_store(config), SystemClock()).running():
+        daemon.ready()
+        await daemon.stopping.wait()

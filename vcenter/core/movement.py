@@ -1,0 +1,250 @@
+"""What becomes of a move: its phases as a table, and each answer of a host as an event.
+
+Make before break. Nothing here waits: every order to a host follows from the operation's phase
+(`wanted`), so whoever reads the record can go on from it. What is absent from the table is invalid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from common.errors import Reason, Refusal
+from common.model.operation import (
+    Failure,
+    HostedState,
+    MoveOutcome,
+    MoveStep,
+    Operation,
+    Phase,
+    PhaseTime,
+)
+from common.model.server import Severity
+from common.model.vm import Location, VmRecord, VmState
+from vcenter.core import keys
+from vcenter.core.command import Alarm, Decision
+from vcenter.core.table import Change
+from vcenter.core.view import View
+
+
+class Event(Enum):
+    PREPARED = auto()
+    PREPARE_FAILED = auto()
+    COPIED = auto()  # the source will not run the VM again
+    COPY_FAILED = auto()  # the source runs on
+    STARTED = auto()
+    START_LOST = auto()  # neither side has it
+    CLEANED = auto()
+    ABORTED = auto()  # the source runs on, the destination has nothing
+    CANCEL = auto()
+    DESTINATION_SILENT = auto()
+
+
+TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
+    (Phase.PREPARING, Event.PREPARED): Phase.COPYING,
+    (Phase.PREPARING, Event.PREPARE_FAILED): Phase.ABORTING,
+    (Phase.PREPARING, Event.DESTINATION_SILENT): Phase.ABORTING,
+    (Phase.PREPARING, Event.CANCEL): Phase.ABORTING,
+    (Phase.COPYING, Event.COPIED): Phase.SWITCHING,
+    (Phase.COPYING, Event.COPY_FAILED): Phase.ABORTING,
+    (Phase.COPYING, Event.CANCEL): Phase.ABORTING,
+    (Phase.ABORTING, Event.COPIED): Phase.SWITCHING,  # the copy was faster than the cancel
+    (Phase.ABORTING, Event.ABORTED): Phase.FAILED,  # or CANCELLED, see _ending
+    (Phase.SWITCHING, Event.STARTED): Phase.SETTLING,
+    (Phase.SWITCHING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
+    (Phase.SETTLING, Event.CLEANED): Phase.SUCCEEDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A host's answer to one step. Late, foreign or repeated answers change nothing."""
+
+    server_id: str
+    outcome: MoveOutcome
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        operation = view.operation(self.outcome.operation_id)
+        if operation is None or operation.phase.final or not self._is_asked(operation):
+            return Decision()
+        acked = self._acknowledge(operation)
+        event = event_of(acked, self.outcome)
+        if event is None or (acked.phase, event) not in TRANSITIONS:
+            changed = acked != operation
+            return Decision((_put(acked),) if changed else ())
+        return advance(view, acked, event, now_ms, self.outcome)
+
+    def _is_asked(self, operation: Operation) -> bool:
+        """The right host, for this VM, at the epoch of the order that stands."""
+        step = self.outcome.step
+        at_source = step in (MoveStep.COPY, MoveStep.ABORT)
+        at_destination = step in (MoveStep.PREPARE, MoveStep.START)
+        expected = {
+            operation.source: at_source or step is MoveStep.CLEAN,
+            operation.destination: at_destination or step is MoveStep.CLEAN,
+        }
+        return (
+            self.outcome.vm_id == operation.vm_id
+            and self.outcome.epoch == order_epoch(operation)
+            and expected.get(self.server_id, False)
+        )
+
+    def _acknowledge(self, operation: Operation) -> Operation:
+        """Going back needs both hosts' word: the source runs on, the destination has nothing."""
+        if operation.phase is not Phase.ABORTING:
+            return operation
+        at_source = self.server_id == operation.source
+        good = HostedState.RUNNING if at_source else HostedState.ABSENT
+        if self.outcome.truth is not good or self.server_id in operation.acks:
+            return operation
+        return replace(operation, acks=(*operation.acks, self.server_id))
+
+
+def order_epoch(operation: Operation) -> int:
+    """The epoch that orders carry now: the new one from the switch on."""
+    return operation.epoch_after or operation.epoch_before
+
+
+def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
+    """What an answer means. None: nothing can be concluded from it yet."""
+    if outcome.step is MoveStep.PREPARE:
+        return Event.PREPARED if outcome.ok else Event.PREPARE_FAILED
+    if outcome.step is MoveStep.START:
+        if outcome.ok:
+            return Event.STARTED
+        return Event.START_LOST if outcome.truth is HostedState.ABSENT else None
+    if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth is HostedState.ABSENT:
+        return Event.COPIED
+    if operation.phase is Phase.ABORTING:
+        both = {operation.source, operation.destination} <= set(operation.acks)
+        return Event.ABORTED if both else None
+    if outcome.step is MoveStep.COPY and outcome.truth is HostedState.RUNNING:
+        return None if outcome.ok else Event.COPY_FAILED
+    return Event.CLEANED if outcome.step is MoveStep.CLEAN else None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    operation_id: str
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        operation = view.must_operation(self.operation_id)
+        if operation.phase.final:
+            raise Refusal(Reason.ALREADY_DONE, f"it has ended: {operation.phase}")
+        if operation.phase is Phase.ABORTING:
+            return Decision(reply=operation)
+        if (operation.phase, Event.CANCEL) not in TRANSITIONS:
+            raise Refusal(Reason.TOO_LATE_TO_CANCEL, f"it is {operation.phase}")
+        asked = replace(operation, cancel_requested=True)
+        return advance(view, asked, Event.CANCEL, now_ms)
+
+
+def destination_silent(view: View, operation: Operation, now_ms: int) -> Decision:
+    """The destination's lease lapsed. Before the copy that ends the move; while going back it
+    counts as the destination's word, for it has been given nothing that could run."""
+    if operation.phase is Phase.ABORTING and operation.destination not in operation.acks:
+        acked = replace(operation, acks=(*operation.acks, operation.destination))
+        if operation.source in acked.acks:
+            return advance(view, acked, Event.ABORTED, now_ms)
+        return Decision((_put(acked),))
+    if (operation.phase, Event.DESTINATION_SILENT) in TRANSITIONS:
+        return advance(view, operation, Event.DESTINATION_SILENT, now_ms)
+    return Decision()
+
+
+def advance(
+    view: View, operation: Operation, event: Event, now_ms: int, outcome: MoveOutcome | None = None
+) -> Decision:
+    """One step along the table, with what it does to the VM's record."""
+    phase = _ending(operation, TRANSITIONS[operation.phase, event])
+    moved = replace(
+        operation,
+        phase=phase,
+        acks=(),
+        phases=(*operation.phases, PhaseTime(phase, now_ms)),
+        ended_ms=now_ms if phase.final else 0,
+        failure=_failure(operation, event, outcome),
+    )
+    record = view.must_vm(operation.vm_id)
+    if event is Event.PREPARED and outcome is not None:
+        moved = _receipt(moved, policy_hash_after=outcome.policy_hash)
+    elif event is Event.COPIED and outcome is not None:
+        return _switch(moved, record, outcome, now_ms)
+    elif event is Event.STARTED and outcome is not None:
+        return _started(moved, record, outcome, now_ms)
+    elif event is Event.START_LOST:
+        return _lost(view, moved, record, now_ms)
+    changes = [_put(moved)]
+    if phase.final:
+        changes.append(Change(keys.vm(record.vm.vm_id), replace(record, operation_id="")))
+    return Decision(tuple(changes), moved)
+
+
+def _ending(operation: Operation, phase: Phase) -> Phase:
+    cancelled = operation.cancel_requested and phase is Phase.FAILED
+    return Phase.CANCELLED if cancelled else phase
+
+
+def _failure(operation: Operation, event: Event, outcome: MoveOutcome | None) -> Failure | None:
+    if event is Event.CANCEL:
+        return Failure(Reason.CANCELLED_BY_USER.name, "cancelled before the switch")
+    if event is Event.DESTINATION_SILENT:
+        text = f"the destination {operation.destination} went silent"
+        return Failure(Reason.SESSION_LOST.name, text)
+    if event is Event.COPIED:
+        return None  # whatever was said before, the move goes forward now
+    if outcome is not None and outcome.failure is not None:
+        return outcome.failure
+    return operation.failure
+
+
+def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms: int) -> Decision:
+    """The compare-and-set at the heart: new owner, epoch + 1, while neither side runs."""
+    epoch = operation.epoch_before + 1
+    switched = _receipt(
+        replace(operation, epoch_after=epoch),
+        downtime_ms=outcome.downtime_ms,
+        bytes=outcome.bytes,
+        iterations=outcome.iterations,
+        policy_hash_before=outcome.policy_hash,
+    )
+    location = Location(operation.destination, VmState.INCOMING, epoch)
+    owned = replace(record, location=location, changed_ms=now_ms)
+    return Decision((_put(switched), Change(keys.vm(record.vm.vm_id), owned)), switched)
+
+
+def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms: int) -> Decision:
+    switched_ms = next(p.entered_ms for p in operation.phases if p.phase is Phase.SWITCHING)
+    settled = _receipt(
+        operation,
+        total_ms=float(now_ms - operation.created_ms),
+        switch_ms=float(now_ms - switched_ms),
+        policy_hash_after=outcome.policy_hash,
+    )
+    location = replace(record.location, state=VmState.RUNNING)
+    running = replace(record, location=location, changed_ms=now_ms)
+    return Decision((_put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
+
+
+def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> Decision:
+    """Neither side has it, and it may have run since: nobody starts it until a person decides."""
+    location = replace(record.location, state=VmState.LOST_NEEDS_FENCE)
+    lost = replace(record, location=location, changed_ms=now_ms, operation_id="")
+    alarm = Alarm(
+        Reason.NEEDS_FENCE,
+        f"VM {record.vm.vm_id} was lost between {operation.source} and {operation.destination}",
+        Severity.CRITICAL,
+        record.vm.vm_id,
+        operation.destination,
+        {"operation": operation.operation_id, "epoch": str(location.epoch)},
+    )
+    put = Change(keys.vm(record.vm.vm_id), lost)
+    return Decision((_put(operation), put, *alarm.changes(view, now_ms)), operation)
+
+
+def _receipt(operation: Operation, **values: object) -> Operation:
+    return replace(operation, receipt=replace(operation.receipt, **values))  # type: ignore[arg-type]
+
+
+def _put(operation: Operation) -> Change:
+    return Change(keys.operation(operation.operation_id), operation)

@@ -1,0 +1,225 @@
+"""5.1, VM Configuration Registration: create the VM's profile, or update it if it exists (A13).
+
+A VM that is known elsewhere has arrived. If a move brings it, the move speaks for it. If somebody
+moved it by hand, the old owner is asked before anything is believed, and so is the new one:
+`Reply.confirm` tells the caller whom to ask, and the command comes back with `Evidence`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from common.errors import Reason, Refusal
+from common.model.operation import HostedState
+from common.model.server import Liveness, Server, Severity
+from common.model.vm import Location, Vm, VmRecord, VmState
+from vcenter.core import keys
+from vcenter.core.command import Alarm, Decision
+from vcenter.core.configuration import (
+    claim_conflict,
+    merged,
+    refuse_if_not_enforceable,
+    resolved,
+)
+from vcenter.core.table import Change
+from vcenter.core.view import View
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    ARRIVED = "arrived"
+    INCOMING = "incoming"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What both hypervisors said of the VM while the ledger was at `epoch`."""
+
+    epoch: int
+    old_owner: HostedState
+    claimant: HostedState
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Ask these two, then submit again."""
+
+    old_owner: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    outcome: Outcome | None = None
+    record: VmRecord | None = None
+    came_from: Server | None = None
+    came_from_epoch: int = 0
+    confirm: Confirm | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """`server_id` is the caller's, from its certificate. `epoch` 0: the caller knows of none."""
+
+    server_id: str
+    vm: Vm
+    state: VmState
+    epoch: int = 0
+    evidence: Evidence | None = None
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        server = view.must_server(self.server_id)
+        record = view.vm(self.vm.vm_id)
+        if record is None:
+            return self._first_seen(view, server, now_ms)
+        if record.location.server_id == self.server_id:
+            return self._update(view, server, record, now_ms)
+        return self._known_elsewhere(view, server, record, now_ms)
+
+    # ---- nobody owns it ----
+
+    def _first_seen(self, view: View, server: Server, now_ms: int) -> Decision:
+        grave = view.tombstone(self.vm.vm_id)
+        if grave is not None and 0 < self.epoch <= grave.epoch:
+            raise self._stale(grave.epoch)
+        if self.state is VmState.INCOMING:
+            return Decision(reply=Reply(Outcome.INCOMING))
+        epoch = max(self.epoch, grave.epoch + 1 if grave else 1)
+        known = grave.last.vm if grave else None
+        origin = view.server(grave.last.location.server_id) if grave else None
+        if origin is not None and origin.server_id == server.server_id:
+            origin = None
+        outcome = Outcome.ARRIVED if origin else Outcome.CREATED
+        reply = Reply(outcome, None, origin, grave.epoch if grave and origin else 0)
+        return self._write(view, server, merged(self.vm, known), epoch, reply, now_ms)
+
+    # ---- the caller owns it ----
+
+    def _update(self, view: View, server: Server, record: VmRecord, now_ms: int) -> Decision:
+        held = record.location
+        if 0 < self.epoch < held.epoch:
+            raise self._stale(held.epoch)
+        if held.state is VmState.LOST_NEEDS_FENCE:
+            raise Refusal(Reason.NEEDS_FENCE, f"VM {record.vm.vm_id} is lost; a person must decide")
+        if self.state is VmState.INCOMING or record.operation_id:
+            return Decision(reply=Reply(Outcome.UNCHANGED, record))
+        epoch = max(self.epoch, held.epoch)
+        vm = merged(self.vm, record.vm)
+        reply = Reply(Outcome.UPDATED)
+        return self._write(view, server, vm, epoch, reply, now_ms, record)
+
+    # ---- somebody else owns it ----
+
+    def _known_elsewhere(
+        self, view: View, server: Server, record: VmRecord, now_ms: int
+    ) -> Decision:
+        held = record.location
+        origin = view.must_server(held.server_id)
+        move = view.move_of(record)
+        by_move = move is not None and move.destination == self.server_id
+        if self.state is VmState.INCOMING or by_move:
+            return Decision(reply=Reply(Outcome.INCOMING, record, origin, held.epoch))
+        if 0 < self.epoch < held.epoch:
+            raise self._stale(held.epoch)
+        if self.state is VmState.SHUT_OFF or move is not None:
+            raise self._not_owner(record)
+        if self.evidence is None or self.evidence.epoch != held.epoch:
+            return self._ask(origin, record)
+        return self._arrive(view, server, record, origin, self.evidence, now_ms)
+
+    def _ask(self, origin: Server, record: VmRecord) -> Decision:
+        if origin.liveness is not Liveness.ATTACHED:
+            raise self._owner_silent(record)
+        return Decision(reply=Reply(confirm=Confirm(origin.server_id, record.location.epoch)))
+
+    def _arrive(
+        self,
+        view: View,
+        server: Server,
+        record: VmRecord,
+        origin: Server,
+        evidence: Evidence,
+        now_ms: int,
+    ) -> Decision:
+        if evidence.old_owner is HostedState.UNKNOWN:
+            raise self._owner_silent(record)
+        if evidence.old_owner is HostedState.RUNNING:
+            return self._two_places(view, record, now_ms)
+        if evidence.claimant is not HostedState.RUNNING:
+            raise Refusal(Reason.NOT_RUNNING, f"VM {self.vm.vm_id} does not run on the caller")
+        epoch = max(self.epoch, record.location.epoch + 1)
+        reply = Reply(Outcome.ARRIVED, None, origin, record.location.epoch)
+        vm = merged(self.vm, record.vm)
+        return self._write(view, server, vm, epoch, reply, now_ms, record)
+
+    # ---- writing it down ----
+
+    def _write(
+        self,
+        view: View,
+        server: Server,
+        vm: Vm,
+        epoch: int,
+        reply: Reply,
+        now_ms: int,
+        before: VmRecord | None = None,
+    ) -> Decision:
+        vm = resolved(view, vm)
+        if self.vm.profile is not None:
+            refuse_if_not_enforceable(view, vm, server)
+        conflict = claim_conflict(view, vm, self.server_id)
+        if conflict is not None:
+            return conflict.decision(view, now_ms)
+        location = Location(self.server_id, self.state, epoch)
+        if before is not None and before.vm == vm and before.location == location:
+            return Decision(reply=replace(reply, outcome=Outcome.UNCHANGED, record=before))
+        record = VmRecord(vm, location, now_ms)
+        changes = [Change(keys.vm(vm.vm_id), record)]
+        if view.tombstone(vm.vm_id) is not None:
+            changes.append(Change(keys.gone(vm.vm_id), None))
+        return Decision(tuple(changes), replace(reply, record=record))
+
+    # ---- refusals ----
+
+    def _stale(self, current: int) -> Refusal:
+        return Refusal(
+            Reason.STALE_EPOCH,
+            f"VM {self.vm.vm_id} is at epoch {current}, not {self.epoch}",
+            evidence={"epoch": str(current)},
+        )
+
+    def _not_owner(self, record: VmRecord) -> Refusal:
+        owner = record.location.server_id
+        return Refusal(
+            Reason.NOT_OWNER,
+            f"VM {record.vm.vm_id} belongs to vServer {owner}",
+            evidence={"owner": owner, "epoch": str(record.location.epoch)},
+        )
+
+    def _owner_silent(self, record: VmRecord) -> Refusal:
+        owner = record.location.server_id
+        return Refusal(
+            Reason.OWNER_SILENT,
+            f"vServer {owner} owns VM {record.vm.vm_id} and cannot be asked",
+            evidence={"owner": owner},
+            retry_after=2.0,
+        )
+
+    def _two_places(self, view: View, record: VmRecord, now_ms: int) -> Decision:
+        owner = record.location.server_id
+        alarm = Alarm(
+            Reason.RUNNING_IN_TWO_PLACES,
+            f"VM {record.vm.vm_id} runs on {owner} and on {self.server_id}",
+            Severity.CRITICAL,
+            record.vm.vm_id,
+            self.server_id,
+            {
+                "owner": owner,
+                "claimant": self.server_id,
+                "epoch": str(record.location.epoch),
+            },
+        )
+        return alarm.decision(view, now_ms)

@@ -1,0 +1,108 @@
+"""Reading the ledger: the same questions to the durable table and to what is being decided."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from common.errors import Reason, Refusal
+from common.model.identity import Claim
+from common.model.operation import Operation
+from common.model.profile import Profile, effective
+from common.model.server import Group, Server, Tenant, VirtualNetwork
+from common.model.vm import Tombstone, Vm, VmKey, VmRecord
+from vcenter.core import indexes, keys
+from vcenter.core.indexes import Tag
+from vcenter.core.keys import Ledgered
+
+R = TypeVar("R", bound=Ledgered)
+
+
+class View(ABC):
+    """Three primitives; everything else is said in their terms."""
+
+    @abstractmethod
+    def get(self, key: str) -> Ledgered | None: ...
+
+    @abstractmethod
+    def holder(self, claim: Claim) -> str | None:
+        """The vm_id that holds the claim."""
+
+    @abstractmethod
+    def find(self, tag: Tag) -> Iterable[str]:
+        """Keys of the records filed under the tag, in no order."""
+
+    # ---- one record ----
+
+    def _typed(self, kind: type[R], key: str) -> R | None:
+        record = self.get(key)
+        return record if isinstance(record, kind) else None
+
+    def vm(self, vm_id: str) -> VmRecord | None:
+        return self._typed(VmRecord, keys.vm(vm_id))
+
+    def tombstone(self, vm_id: str) -> Tombstone | None:
+        return self._typed(Tombstone, keys.gone(vm_id))
+
+    def server(self, server_id: str) -> Server | None:
+        return self._typed(Server, keys.server(server_id))
+
+    def tenant(self, tenant_id: str) -> Tenant | None:
+        return self._typed(Tenant, keys.tenant(tenant_id))
+
+    def network(self, network_id: str) -> VirtualNetwork | None:
+        return self._typed(VirtualNetwork, keys.network(network_id))
+
+    def group(self, tenant_id: str, name: str) -> Group | None:
+        return self._typed(Group, keys.group(tenant_id, name))
+
+    def operation(self, operation_id: str) -> Operation | None:
+        return self._typed(Operation, keys.operation(operation_id))
+
+    # ---- several ----
+
+    def all(self, kind: type[R], tag: Tag) -> Iterator[R]:
+        """Records of one kind under a tag, in key order, so that answers are repeatable."""
+        for key in sorted(self.find(tag)):
+            record = self.get(key)
+            if isinstance(record, kind):
+                yield record
+
+    def network_of(self, vni: int) -> VirtualNetwork | None:
+        return next(self.all(VirtualNetwork, indexes.vni_of_network(vni)), None)
+
+    # ---- what follows from records ----
+
+    def by_key(self, key: VmKey) -> VmRecord | None:
+        vm_id = key.vm_id if key.claim is None else self.holder(key.claim)
+        return self.vm(vm_id) if vm_id else None
+
+    def move_of(self, record: VmRecord) -> Operation | None:
+        """The move that is under way for a VM."""
+        return self.operation(record.operation_id) if record.operation_id else None
+
+    def profile_of(self, vm: Vm) -> Profile:
+        """Effective: the VM's own over its group's."""
+        group = self.group(vm.tenant, vm.group) if vm.group else None
+        return effective(vm.profile, group.profile if group else None)
+
+    # ---- or a refusal ----
+
+    def must_vm(self, vm_id: str) -> VmRecord:
+        record = self.vm(vm_id)
+        if record is None:
+            raise Refusal(Reason.UNKNOWN_VM, f"no VM {vm_id} is registered")
+        return record
+
+    def must_server(self, server_id: str) -> Server:
+        server = self.server(server_id)
+        if server is None:
+            raise Refusal(Reason.UNKNOWN_SERVER, f"no vServer {server_id!r} has ever attached")
+        return server
+
+    def must_operation(self, operation_id: str) -> Operation:
+        operation = self.operation(operation_id)
+        if operation is None:
+            raise Refusal(Reason.UNKNOWN_OPERATION, f"no operation {operation_id}")
+        return operation

@@ -1,0 +1,1 @@
+"""vctl, the operator's command. `main` composes it; one small file per noun."""

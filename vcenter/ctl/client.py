@@ -1,0 +1,84 @@
+"""The channel to a vCenter: identity on every call, deadlines, lists page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import grpc
+
+from common import rpc
+from common.pb.vsignal.v1 import (
+    directory_pb2,
+    directory_pb2_grpc,
+    inventory_pb2_grpc,
+    operations_pb2,
+    operations_pb2_grpc,
+    signaling_pb2_grpc,
+    types_pb2,
+)
+
+CALL_TIMEOUT = 30.0  # seconds for a call that does not wait for anything
+PAGE_SIZE = 500  # of 1000 that are allowed: VMs with long profiles must fit into one message
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+class Client:
+    """A vCenter, as one caller sees it. Raises grpc.RpcError."""
+
+    def __init__(self, target: str, identity: str, timeout: float | None) -> None:
+        proxy = ("grpc.enable_http_proxy", 0)  # the management network is behind none
+        self._channel = grpc.insecure_channel(target, options=[*rpc.CLIENT_OPTIONS, proxy])
+        self._metadata = rpc.identity(identity)
+        self._timeout = timeout or CALL_TIMEOUT
+        self.signaling = signaling_pb2_grpc.SignalingStub(self._channel)
+        self.directory = directory_pb2_grpc.DirectoryStub(self._channel)
+        self.inventory = inventory_pb2_grpc.InventoryStub(self._channel)
+        self.operations = operations_pb2_grpc.OperationsStub(self._channel)
+
+    def close(self) -> None:
+        """Ends every call that is under way."""
+        self._channel.close()
+
+    def call(
+        self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, timeout: float | None = None
+    ) -> R:
+        """One request, one answer."""
+        return method(request, timeout=timeout or self._timeout, metadata=self._metadata)
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q, timeout: float | None
+    ) -> Iterator[R]:
+        """One request, many answers; `timeout` None = as long as it takes."""
+        return method(request, timeout=timeout, metadata=self._metadata)
+
+    def vms(self, request: directory_pb2.ListVmsRequest) -> Iterator[types_pb2.VmRecord]:
+        """Every VM that the request selects, over all pages."""
+        page = directory_pb2.ListVmsRequest(page_size=PAGE_SIZE)
+        page.MergeFrom(request)
+        while True:
+            answer = self.call(self.directory.ListVms, page)
+            yield from answer.records
+            if not answer.next_page_token:
+                return
+            page.page_token = answer.next_page_token
+
+    def list_operations(
+        self, request: operations_pb2.ListOperationsRequest, limit: int
+    ) -> Iterator[operations_pb2.Operation]:
+        """The newest `limit` operations that the request selects; 0 = all."""
+        page = operations_pb2.ListOperationsRequest(page_size=min(limit or PAGE_SIZE, PAGE_SIZE))
+        page.MergeFrom(request)
+        sent = 0
+        while True:
+            answer = self.call(self.operations.List, page)
+            for operation in answer.operations:
+                yield operation
+                sent += 1
+                if sent == limit:
+                    return
+            if not answer.next_page_token:
+                return
+            page.page_token = answer.next_page_token

@@ -1,0 +1,88 @@
+"""A move and its receipt, for people. Pure."""
+
+from __future__ import annotations
+
+from common.pb.vsignal.v1 import operations_pb2
+from vcenter.ctl.output import Column, Pairs
+from vcenter.ctl.words import listed, moment, or_none, short, size, span, word
+
+Operation = operations_pb2.Operation
+
+
+def route(op: Operation) -> str:
+    """`host-1 -> host-2`."""
+    return f"{op.source or '?'} -> {op.destination or '?'}"
+
+
+def movement(op: Operation) -> str:
+    """One line: what is moved, where to, how far it is."""
+    text = f"{op.kind} {op.vm_id} {route(op)} {word(op, 'phase')}"
+    if op.HasField("failure"):
+        text += f" ({op.failure.reason}: {op.failure.message})"
+    elif op.cancel_requested and not op.done:
+        text += " (cancel requested)"
+    return text
+
+
+def progress(op: Operation) -> str:
+    """How much has been copied, and how fast; empty if nothing is known."""
+    if not op.HasField("progress") or not op.progress.bytes_total:
+        return ""
+    done, total = op.progress.bytes_processed, op.progress.bytes_total
+    return f"{size(done)} of {size(total)}, {size(op.progress.bytes_per_second)}/s"
+
+
+def phases(op: Operation) -> str:
+    """Each phase with its time."""
+    return listed(
+        word(p, "phase") + (f" {span(p.duration_ms)}" if p.duration_ms else "") for p in op.phases
+    )
+
+
+def receipt(op: Operation) -> Pairs:
+    """Everything that the operation left behind, or has done so far."""
+    yield "Operation", op.operation_id
+    yield "VM", op.vm_id
+    yield "Route", route(op)
+    yield "Phase", word(op, "phase")
+    yield "Requested by", or_none(op.requested_by)
+    yield "Created", moment(op.created_at)
+    yield "Ended", moment(op.ended_at)
+    if op.HasField("failure"):
+        yield "Failure", f"{op.failure.reason}: {op.failure.message}"
+    yield "Epoch", f"{op.epoch_before} -> {op.epoch_after}" if op.epoch_after else "unchanged"
+    yield "Phases", phases(op)
+    if not op.done and progress(op):
+        yield "Copied so far", progress(op)
+    if op.HasField("receipt"):
+        yield from _figures(op.receipt)
+
+
+def _figures(done: operations_pb2.Receipt) -> Pairs:
+    yield "Total", span(done.total_ms)
+    yield "Downtime", f"{span(done.downtime_ms)}, as the hypervisor measured it"
+    yield "Switch", span(done.switch_ms)
+    seen = done.HasField("blackout_ms")
+    yield "Blackout", span(done.blackout_ms) if seen else "not measured"
+    yield "Copied", f"{size(done.bytes)} in {done.iterations} iterations"
+    before, after = done.policy_hash_before, done.policy_hash_after
+    same = "the same before and after" if before == after else f"CHANGED, was {short(before)}"
+    yield "Policy", f"{short(after)}, {same}"
+
+
+COLUMNS: list[Column[Operation]] = [
+    Column("OPERATION", lambda o: o.operation_id),
+    Column("VM", lambda o: o.vm_id[:8]),
+    Column("ROUTE", route),
+    Column("PHASE", lambda o: word(o, "phase")),
+    Column("CREATED", lambda o: moment(o.created_at)),
+    Column("FULL VM ID", lambda o: o.vm_id, wide=True),
+    Column("ENDED", lambda o: moment(o.ended_at), wide=True),
+    Column("REQUESTED BY", lambda o: or_none(o.requested_by), wide=True),
+    Column("DOWNTIME", lambda o: _downtime(o), wide=True),
+    Column("FAILURE", lambda o: or_none(o.failure.reason), wide=True),
+]
+
+
+def _downtime(op: Operation) -> str:
+    return span(op.receipt.downtime_ms) if op.HasField("receipt") else "-"

@@ -1,0 +1,130 @@
+"""vctl server: the hypervisor hosts."""
+
+from __future__ import annotations
+
+import click
+
+from common.pb.vsignal.v1 import directory_pb2
+from vcenter.ctl import watching
+from vcenter.ctl.app import App, command_with_app
+from vcenter.ctl.commands import Group
+from vcenter.ctl.failure import Exit, Failure
+from vcenter.ctl.output import Column, Pairs, many, one
+from vcenter.ctl.words import enum_word, listed, moment, or_none, share, word
+
+ServerLoad = directory_pb2.ServerLoad
+_LOADS = {
+    "overloaded": directory_pb2.LOAD_OVERLOADED,
+    "unused": directory_pb2.LOAD_UNUSED,
+    "normal": directory_pb2.LOAD_NORMAL,
+}
+
+
+@click.group(cls=Group)
+def server() -> None:
+    """The hypervisor hosts (vServers): load, capacity, what they can enforce."""
+
+
+def _load(item: ServerLoad) -> str:
+    return word(item, "load") + (", least used" if item.least_used else "")
+
+
+def _cpu(item: ServerLoad) -> str:
+    return f"{item.status.cpu_percent:.0f}%" if item.HasField("status") else "-"
+
+
+def _memory(item: ServerLoad) -> str:
+    return share(item.server.committed.memory_mib, item.server.capacity.memory_mib)
+
+
+def _capabilities(item: ServerLoad) -> str:
+    enum = item.server.DESCRIPTOR.fields_by_name["capabilities"].enum_type
+    return listed(enum_word(enum, number) for number in item.server.capabilities)
+
+
+COLUMNS: list[Column[ServerLoad]] = [
+    Column("SERVER", lambda s: s.server.server_id),
+    Column("SITE", lambda s: or_none(s.server.site)),
+    Column("LIVENESS", lambda s: word(s.server, "liveness")),
+    Column("LOAD", _load),
+    Column("VMS", lambda s: str(s.server.vms)),
+    Column("MEMORY COMMITTED", _memory),
+    Column("CPU", _cpu),
+    Column("NAME", lambda s: or_none(s.server.name), wide=True),
+    Column("MANAGEMENT", lambda s: or_none(s.server.management_address), wide=True),
+    Column("VTEP", lambda s: or_none(s.server.vtep_address), wide=True),
+    Column("HYPERVISOR", lambda s: or_none(s.server.hypervisor), wide=True),
+    Column("CPU MODEL", lambda s: or_none(s.server.cpu_model), wide=True),
+    Column("ENFORCES", _capabilities, wide=True),
+    Column("LAST SEEN", lambda s: moment(s.server.last_seen), wide=True),
+]
+
+
+def _name(item: ServerLoad) -> str:
+    return item.server.server_id
+
+
+@server.command("list")
+@click.option("--load", type=click.Choice(list(_LOADS)), help="Only those with this load.")
+@click.option("--least-used", is_flag=True, help="Only the one with the smallest share in use.")
+@command_with_app
+def list_(app: App, load: str | None, least_used: bool) -> None:
+    """Lists the vServers.
+
+    \b
+    Examples:
+      vctl server list --load overloaded
+      vctl server list --least-used -o name
+    """
+    request = directory_pb2.ListServersRequest(least_used_only=least_used)
+    if load:
+        request.load = _LOADS[load]
+    answer = app.client.call(app.client.directory.ListServers, request)
+    many(app, answer.servers, COLUMNS, _name, "No vServer matches.")
+
+
+def _pairs(item: ServerLoad) -> Pairs:
+    yield from ((column.title.capitalize(), column.value(item)) for column in COLUMNS)
+    host = item.server
+    yield "vCPUs committed", f"{host.committed.vcpus}/{host.capacity.vcpus}"
+    if item.HasField("status"):
+        free, total = item.status.memory_free_mib, item.status.memory_total_mib
+        yield "Memory in use", share(total - free, total)
+    yield "Migration", or_none(host.migration_uri)
+    yield "MAC address", or_none(host.mac_address)
+    yield "Revision", str(host.revision)
+
+
+@server.command()
+@click.argument("server_id", metavar="SERVER")
+@command_with_app
+def show(app: App, server_id: str) -> None:
+    """Shows everything about one vServer.
+
+    \b
+    Examples:
+      vctl server show host-7
+      vctl server show host-7 -o json
+    """
+    request = directory_pb2.ListServersRequest()
+    answer = app.client.call(app.client.directory.ListServers, request)
+    for item in answer.servers:
+        if item.server.server_id == server_id:
+            one(app, item, _pairs(item), server_id)
+            return
+    raise Failure(Exit.NOT_FOUND, f"no vServer has the id {server_id!r}")
+
+
+@server.command()
+@click.argument("server_id", metavar="[SERVER]", required=False)
+@command_with_app
+def watch(app: App, server_id: str | None) -> None:
+    """Shows the vServers and then every change of them, until Ctrl-C.
+
+    \b
+    Examples:
+      vctl server watch
+      vctl server watch host-7 -o json | jq .server.liveness
+    """
+    request = watching.scope(app, None, server_id, None, None)
+    watching.run(app, request, changes={"server"}, snapshot=True)

@@ -1,0 +1,99 @@
+"""What became durable, in revision order: to the table first, then to everyone who listens.
+
+Queues are bounded. A subscriber that falls behind is cut off and told so; it never holds the
+ledger back and never misses a change without knowing (I4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from vcenter.core.table import Applied, Change, Table
+
+RING = 10_000
+QUEUE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One durable batch, as it changed the table."""
+
+    revision: int
+    changes: tuple[Applied, ...]
+
+
+class Lagging(Exception):
+    """The subscriber was too slow: resynchronize from a snapshot."""
+
+
+class Subscription:
+    """One reader's queue. Iterating ends with `Lagging` when it overflowed."""
+
+    def __init__(self, limit: int) -> None:
+        self._queue: deque[Committed] = deque()
+        self._limit = limit
+        self._lagging = False
+        self._wake = asyncio.Event()
+
+    def put(self, committed: Committed) -> None:
+        if len(self._queue) >= self._limit:
+            self._lagging = True
+            self._queue.clear()
+        if not self._lagging:
+            self._queue.append(committed)
+        self._wake.set()
+
+    async def __aiter__(self) -> AsyncIterator[Committed]:
+        while True:
+            while self._queue:
+                yield self._queue.popleft()
+            if self._lagging:
+                raise Lagging
+            self._wake.clear()
+            await self._wake.wait()
+
+
+class Feed:
+    """Owns the order in which changes become visible."""
+
+    def __init__(self, table: Table, ring: int = RING) -> None:
+        self.table = table
+        self._ring: deque[Committed] = deque(maxlen=ring)
+        self._subscriptions: set[Subscription] = set()
+        self._listeners: list[Callable[[Committed], None]] = []
+
+    def publish(self, revision: int, changes: Sequence[Change]) -> None:
+        """Call only with what is durable, in revision order."""
+        committed = Committed(revision, tuple(self.table.apply(revision, changes)))
+        self._ring.append(committed)
+        for listener in self._listeners:
+            listener(committed)
+        for subscription in self._subscriptions:
+            subscription.put(committed)
+
+    def listen(self, listener: Callable[[Committed], None]) -> None:
+        """For parts of this process that must not miss anything: called at once, must not wait."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def subscribe(self, limit: int = QUEUE) -> Iterator[Subscription]:
+        """Watch first, catch up second: what comes after this line is in the queue."""
+        subscription = Subscription(limit)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def since(self, revision: int) -> list[Committed] | None:
+        """What was committed after `revision`; None if that is not remembered any more."""
+        if revision >= self.table.revision:
+            return [] if revision == self.table.revision else None
+        oldest = self._ring[0].revision if self._ring else self.table.revision + 1
+        if revision + 1 < oldest:
+            return None
+        return [c for c in self._ring if c.revision > revision]

@@ -1,0 +1,159 @@
+"""The store itself: one writer, any number of readers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from vcenter.store.port import Batch, Compacted, Conflict, Entry, Put, Record, StoreUnusable
+from vcenter.store.sqlite import file, schema
+from vcenter.store.sqlite.writer import Writer
+
+T = TypeVar("T")
+
+_SNAPSHOT_ROWS = 2048
+_PAGE_REVISIONS = 512
+
+
+@dataclass(slots=True)
+class _Opened:
+    writer: Writer
+    reader: aiosqlite.Connection
+    resources: AsyncExitStack
+
+
+class SqliteStore:
+    """Writes go through one connection, one at a time, each in a task of its own: a caller that
+    is cancelled leaves, its write does not. Reads never wait for writes (WAL)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path).resolve()
+        self._opened: _Opened | None = None
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        if self._opened:
+            raise RuntimeError("the store is already open")
+        if not self._path.parent.is_dir():
+            raise StoreUnusable(f"{self._path.parent} does not exist: create it for the vCenter")
+        async with AsyncExitStack() as stack:
+            self._lock(stack)
+            await asyncio.to_thread(file.prepare, self._path)
+            writer = await stack.enter_async_context(_connect(self._path))
+            await _run(writer, schema.WRITER_SETTINGS)
+            reader = await stack.enter_async_context(_connect(self._path))
+            await _run(reader, schema.READER_SETTINGS)
+            opened = _Opened(Writer(writer), reader, stack)
+            await opened.writer.refresh()
+            opened.resources = stack.pop_all()
+            self._opened = opened
+
+    async def close(self) -> None:
+        """Waits for the writes under way. What a snapshot still reads, it may read to its end."""
+        opened, self._opened = self._opened, None
+        if opened:
+            await self._carry_through(self._close(opened))
+
+    async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
+        return await self._carry_through(self._use().writer.append(batches, at_ms))
+
+    async def revision(self) -> int:
+        return self._use().writer.revision
+
+    async def snapshot(self) -> AsyncIterator[Record]:
+        """Reads by a connection of its own: as long as its one statement runs, it sees one state.
+        The WAL cannot restart meanwhile, so a reader should not dawdle."""
+        self._use()
+        with self._reading():
+            async with _connect(self._path) as reader:
+                await _run(reader, schema.READER_SETTINGS)
+                cursor = await reader.execute(schema.SNAPSHOT)
+                while rows := await cursor.fetchmany(_SNAPSHOT_ROWS):
+                    for row in rows:
+                        yield Record(*row)
+
+    async def read(self, after: int) -> AsyncIterator[Entry]:
+        """Up to the revision that is last now, in pages: a slow reader holds nothing open, but
+        compaction may overtake it."""
+        last, reached = self._use().writer.revision, max(after, 0)
+        while reached < last:
+            until = min(reached + _PAGE_REVISIONS, last)
+            with self._reading():
+                entries = await self._page(reached, until)
+            if not entries or entries[0].revision != reached + 1:
+                raise Compacted(await self._compacted())
+            for entry in entries:
+                yield entry
+            reached = until
+
+    async def compact(self, before_ms: int) -> int:
+        """In slices, between which appends get their turn."""
+        compacted, more = 0, True
+        while more:
+            compacted, more = await self._carry_through(self._use().writer.compact(before_ms))
+        return compacted
+
+    async def _page(self, after: int, until: int) -> list[Entry]:
+        bounds = (schema.start_of(after + 1), schema.start_of(until + 1))
+        rows = await self._use().reader.execute_fetchall(schema.PAGE, bounds)
+        groups = groupby(rows, key=lambda row: schema.revision_of(row[0]))
+        return [_entry(revision, list(group)) for revision, group in groups]
+
+    async def _compacted(self) -> int:
+        ((compacted,),) = await self._use().reader.execute_fetchall(schema.COMPACTED)
+        return int(compacted)
+
+    def _use(self) -> _Opened:
+        if not self._opened:
+            raise RuntimeError("the store is not open")
+        return self._opened
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise file.damaged(self._path, str(error)) from error
+
+    def _lock(self, stack: AsyncExitStack) -> None:
+        """Not in a thread: if we were cancelled while waiting for it, nobody would unlock."""
+        try:
+            fd = file.lock(self._path)
+        except OSError as error:
+            raise StoreUnusable(f"{self._path} cannot be locked: {error.strerror}") from error
+        stack.callback(file.unlock, self._path, fd)
+
+    async def _carry_through(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    async def _close(self, opened: _Opened) -> None:
+        pending = self._writes - {asyncio.current_task()}
+        if pending:
+            await asyncio.wait(pending)
+        await opened.resources.aclose()
+
+
+def _connect(path: Path) -> aiosqlite.Connection:
+    """Never creates; a transaction begins by itself with the first change, as BEGIN IMMEDIATE."""
+    return aiosqlite.connect(file.uri(path, "mode=rw"), uri=True, isolation_level="IMMEDIATE")
+
+
+async def _run(connection: aiosqlite.Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        await connection.execute_fetchall(statement)
+
+
+def _entry(revision: int, rows: Sequence[Any]) -> Entry:
+    puts = tuple(Put(key, value) for _, key, value, _ in rows if key is not None)
+    return Entry(revision, puts, rows[0][3])

@@ -1,0 +1,156 @@
+"""Reading the ledger: lookups, lists, and the watch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from common.codec.checker import Checker
+from common.codec.profile import to_profile
+from common.codec.server import to_alert, to_server, to_server_status, to_vm_status
+from common.codec.times import to_timestamp
+from common.codec.vm import from_key, to_record, to_resources
+from common.errors import Reason, Refusal
+from common.model.server import Alert, Liveness, Server
+from common.model.vm import VmRecord
+from common.pb.vsignal.v1 import directory_pb2 as pb
+from common.pb.vsignal.v1 import directory_pb2_grpc, signaling_pb2, types_pb2
+from vcenter.core import indexes
+from vcenter.core.placement import committed, least_loaded, share
+from vcenter.wire import lookup, watch
+from vcenter.wire.caller import Caller
+from vcenter.wire.context import Servicer
+from vcenter.wire.guard import streaming, unary
+from vcenter.wire.paging import page
+
+MAX_BATCHES = 10
+
+
+class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
+    service = "Directory"
+
+    @unary
+    async def Lookup(
+        self, request: signaling_pb2.LookupRequest, caller: Caller
+    ) -> signaling_pb2.LookupResponse:
+        return lookup.answer(self.table, self.table.revision, self.parts.domain, request)
+
+    @unary
+    async def BatchLookup(
+        self, request: pb.BatchLookupRequest, caller: Caller
+    ) -> pb.BatchLookupResponse:
+        keys = sum(len(batch.keys) for batch in request.batches)
+        if len(request.batches) > MAX_BATCHES or keys > lookup.MAX_KEYS:
+            text = f"at most {MAX_BATCHES} batches and {lookup.MAX_KEYS} keys in all"
+            raise Refusal(Reason.TOO_LARGE, text)
+        table, domain = self.table, self.parts.domain
+        answers = [lookup.answer(table, table.revision, domain, b) for b in request.batches]
+        return pb.BatchLookupResponse(batches=answers)
+
+    @unary
+    async def GetVm(self, request: pb.GetVmRequest, caller: Caller) -> pb.GetVmResponse:
+        check = Checker()
+        with check.at("key"):
+            key = from_key(check, request.key)
+        check.done()
+        record = self.table.by_key(key)
+        if record is None:
+            raise Refusal(Reason.UNKNOWN_VM, "no VM has this identity here")
+        profile = self.table.profile_of(record.vm)
+        wire = pb.GetVmResponse(
+            record=to_record(record, profile.digest()),
+            effective_profile=to_profile(profile),
+            revision=self.table.revision,
+        )
+        status = self.parts.monitor.vm(record.location.server_id, record.vm.vm_id)
+        if status is not None:
+            wire.status.CopyFrom(to_vm_status(status))
+        return wire
+
+    @unary
+    async def ListVms(self, request: pb.ListVmsRequest, caller: Caller) -> pb.ListVmsResponse:
+        keys = (k for k in self._candidates(request) if self._wanted(request, k))
+        chosen, token = page(keys, request.page_size, request.page_token)
+        records = [r for k in chosen if isinstance(r := self.table.get(k), VmRecord)]
+        wire = [to_record(r, self.table.profile_of(r.vm).digest()) for r in records]
+        return pb.ListVmsResponse(records=wire, next_page_token=token, revision=self.table.revision)
+
+    def _candidates(self, request: pb.ListVmsRequest) -> list[str]:
+        """The narrowest tag that the request names."""
+        tag = indexes.VMS
+        if request.server_id:
+            tag = indexes.owned_by(request.server_id)
+        elif request.tenant and request.group:
+            tag = indexes.in_group(request.tenant, request.group)
+        elif request.tenant:
+            tag = indexes.of_tenant(request.tenant)
+        return list(self.table.find(tag))
+
+    def _wanted(self, request: pb.ListVmsRequest, key: str) -> bool:
+        record = self.table.get(key)
+        if not isinstance(record, VmRecord):
+            return False
+        vm = record.vm
+        return (
+            request.tenant in ("", vm.tenant)
+            and request.group in ("", vm.group)
+            and request.server_id in ("", record.location.server_id)
+            and (not request.network or request.network in {i.network for i in vm.interfaces})
+            and not (request.unassigned_only and vm.assigned)
+        )
+
+    @unary
+    async def ListServers(
+        self, request: pb.ListServersRequest, caller: Caller
+    ) -> pb.ListServersResponse:
+        servers = list(self.table.all(Server, indexes.SERVERS))
+        attached = [s for s in servers if s.liveness is Liveness.ATTACHED]
+        least = least_loaded(self.table, attached)
+        loads = [self._load(server, server is least) for server in servers]
+        wanted = [
+            load
+            for load in loads
+            if request.load in (pb.LOAD_UNSPECIFIED, load.load)
+            and (load.least_used or not request.least_used_only)
+        ]
+        return pb.ListServersResponse(servers=wanted, revision=self.table.revision)
+
+    def _load(self, server: Server, is_least: bool) -> pb.ServerLoad:
+        wire = to_server(server)
+        wire.committed.CopyFrom(to_resources(committed(self.table, server.server_id)))
+        wire.vms = self.table.count(indexes.owned_by(server.server_id))
+        load = pb.ServerLoad(
+            server=wire,
+            load=self._level(server, wire),
+            least_used=is_least,
+            committed_share=share(self.table, server),
+        )
+        report = self.parts.monitor.host(server.server_id)
+        if report is not None:
+            load.status.CopyFrom(to_server_status(report.status))
+            load.server.last_seen.CopyFrom(to_timestamp(report.at_ms))
+        return load
+
+    def _level(self, server: Server, wire: types_pb2.Server) -> pb.Load.ValueType:
+        if server.liveness is not Liveness.ATTACHED:
+            return pb.LOAD_UNSPECIFIED
+        if self.parts.monitor.overloaded(self.table, server):
+            return pb.LOAD_OVERLOADED
+        return pb.LOAD_NORMAL if wire.vms else pb.LOAD_UNUSED
+
+    @unary
+    async def ListAlerts(
+        self, request: pb.ListAlertsRequest, caller: Caller
+    ) -> pb.ListAlertsResponse:
+        limit = min(request.limit or 100, 1000)
+        alerts = [
+            a for a in self.table.all(Alert, indexes.ALERTS) if request.vm_id in ("", a.vm_id)
+        ]
+        newest = sorted(alerts, key=lambda a: a.revision, reverse=True)[:limit]
+        return pb.ListAlertsResponse(
+            alerts=[to_alert(a) for a in newest], revision=self.table.revision
+        )
+
+    @streaming
+    async def Watch(self, request: pb.WatchRequest, caller: Caller) -> AsyncIterator[pb.WatchEvent]:
+        async for event in watch.serve(self.ledger, request):
+            yield event

@@ -1,0 +1,137 @@
+"""The seven messages, in the draft's order (section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+from common.codec.checker import Checker
+from common.codec.operation import to_operation
+from common.codec.profile import to_profile
+from common.codec.server import from_server_status, from_vm_status
+from common.codec.times import to_duration
+from common.codec.vm import to_record
+from common.errors import Reason, Refusal
+from common.model.identity import parse_name, parse_vm_id
+from common.pb.vsignal.v1 import signaling_pb2 as pb
+from common.pb.vsignal.v1 import signaling_pb2_grpc
+from vcenter.arrivals import register
+from vcenter.core import deregister, relocate, replicate, report
+from vcenter.core.register import Register as RegisterCommand
+from vcenter.core.register import Reply
+from vcenter.wire import lookup, sync_group
+from vcenter.wire.caller import Caller
+from vcenter.wire.context import Servicer
+from vcenter.wire.guard import streaming, unary
+from vcenter.wire.register import outcome_to, read_register
+from vcenter.wire.rules import own_server
+
+MAX_REPORTED = 10_000
+
+
+class SignalingService(Servicer, signaling_pb2_grpc.SignalingServicer):
+    service = "Signaling"
+
+    @unary
+    async def Register(self, request: pb.RegisterRequest, caller: Caller) -> pb.RegisterResponse:
+        command = read_register(request, own_server(caller, request.server_id))
+        parts = self.parts
+        reply = await register(self.ledger, parts.sessions, parts.clock, command)
+        return self._registered(command, reply)
+
+    def _registered(self, command: RegisterCommand, reply: Reply) -> pb.RegisterResponse:
+        record = self.table.vm(command.vm.vm_id)
+        wire = pb.RegisterResponse(outcome=outcome_to(reply))
+        if record is not None:
+            profile = self.table.profile_of(record.vm)
+            wire.record.CopyFrom(to_record(record, profile.digest()))
+            wire.effective_profile.CopyFrom(to_profile(profile))
+        if reply.came_from is not None:
+            origin = reply.came_from
+            wire.came_from.server_id = origin.server_id
+            wire.came_from.name = origin.name
+            wire.came_from.management_address = origin.management_address
+            wire.came_from.epoch = reply.came_from_epoch
+        return wire
+
+    @unary
+    async def Deregister(
+        self, request: pb.DeregisterRequest, caller: Caller
+    ) -> pb.DeregisterResponse:
+        server_id = own_server(caller, request.server_id)
+        check = Checker()
+        vm_id = check.parse("vm_id", parse_vm_id, request.vm_id, "")
+        check.require(request.epoch > 0, "epoch", "the epoch at which the caller owned the VM")
+        check.done()
+        done = await self.ledger.submit(deregister.Deregister(server_id, vm_id, request.epoch))
+        return pb.DeregisterResponse(revision=done.revision)
+
+    @streaming
+    async def SyncGroup(
+        self, requests: AsyncIterator[pb.SyncGroupRequest], caller: Caller
+    ) -> AsyncIterator[pb.SyncGroupResponse]:
+        async for response in sync_group.serve(self.parts, requests, caller):
+            yield response
+
+    @unary
+    async def Lookup(self, request: pb.LookupRequest, caller: Caller) -> pb.LookupResponse:
+        return lookup.answer(self.table, self.table.revision, self.parts.domain, request)
+
+    @unary
+    async def Relocate(self, request: pb.RelocateRequest, caller: Caller) -> pb.RelocateResponse:
+        if request.WhichOneof("subject") in ("group", "server_id"):
+            text = "moving a group or a whole vServer is not built yet; move its VMs one by one"
+            raise Refusal(Reason.UNIMPLEMENTED, text)
+        check = Checker()
+        vm_id = check.parse("vm_id", parse_vm_id, request.vm_id, "")
+        if request.destination:
+            check.parse("destination", parse_name, request.destination, "")
+        check.done()
+        if request.plan_only:
+            return self._planned(vm_id, request.destination)
+        command = relocate.Relocate(
+            str(uuid4()), vm_id, request.destination, str(caller), request.epoch
+        )
+        operation = (await self.ledger.submit(command)).reply
+        return pb.RelocateResponse(
+            operation=to_operation(operation), destination=operation.destination
+        )
+
+    def _planned(self, vm_id: str, destination: str) -> pb.RelocateResponse:
+        planned = relocate.plan(self.table, vm_id, destination)
+        against = [
+            pb.Objection(reason=o.reason.name, message=o.message, server_id=o.server_id)
+            for o in planned.objections
+        ]
+        return pb.RelocateResponse(destination=planned.destination, objections=against)
+
+    @unary
+    async def Replicate(self, request: pb.ReplicateRequest, caller: Caller) -> pb.ReplicateResponse:
+        await self.ledger.submit(replicate.Replicate(request.vm_id, request.near, request.standby))
+        return pb.ReplicateResponse()
+
+    @unary
+    async def Report(self, request: pb.ReportRequest, caller: Caller) -> pb.ReportResponse:
+        server_id = own_server(caller, request.server_id)
+        unknown, revision = await self.take_report(server_id, request)
+        lease = to_duration(self.parts.sessions.lease)
+        return pb.ReportResponse(lease=lease, revision=revision, unknown=unknown)
+
+    async def take_report(
+        self, server_id: str, request: pb.ReportRequest
+    ) -> tuple[tuple[str, ...], int]:
+        """Also for reports that come on the Attach stream."""
+        if len(request.vms) > MAX_REPORTED:
+            raise Refusal(Reason.TOO_LARGE, f"at most {MAX_REPORTED} VMs a report")
+        check = Checker()
+        statuses = []
+        for index, status in enumerate(request.vms):
+            with check.at(f"vms[{index}]"):
+                statuses.append(from_vm_status(check, status))
+        check.done()
+        done = await self.ledger.submit(report.Report(server_id, tuple(statuses)))
+        host = from_server_status(request.server)
+        now_ms = self.parts.clock.now_ms()
+        self.parts.monitor.reported(server_id, host, statuses, request.complete, now_ms)
+        self.parts.sessions.renew(server_id)
+        return done.reply, done.revision

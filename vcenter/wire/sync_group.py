@@ -1,0 +1,109 @@
+"""5.3 on the wire: Begin, then chunks; each chunk is answered when it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from common.codec.checker import Checker
+from common.codec.profile import from_profile
+from common.errors import Reason, Refusal, Violation, invalid
+from common.model.identity import parse_name, parse_vm_id
+from common.pb.vsignal.v1 import signaling_pb2 as pb
+from vcenter.arrivals import register
+from vcenter.core.sync_group import LeaveGroup, PutGroup
+from vcenter.wire.caller import Caller, Role
+from vcenter.wire.context import Parts
+from vcenter.wire.register import outcome_to, read_register
+from vcenter.wire.rules import own_server
+
+MAX_CHUNK = 1_000
+
+
+async def serve(
+    parts: Parts, requests: AsyncIterator[pb.SyncGroupRequest], caller: Caller
+) -> AsyncIterator[pb.SyncGroupResponse]:
+    sync: _Sync | None = None
+    async for request in requests:
+        kind = request.WhichOneof("message")
+        if (kind == "begin") is (sync is not None):
+            raise invalid([Violation("message", "one begin first, then chunks")])
+        if sync is None:
+            sync = await _begin(parts, request.begin, caller)
+        else:
+            yield await sync.take(request.chunk)
+
+
+async def _begin(parts: Parts, begin: pb.SyncGroupRequest.Begin, caller: Caller) -> _Sync:
+    server_id = own_server(caller, begin.server_id) if caller.role is Role.VSERVER else ""
+    check = Checker()
+    with check.at("begin"):
+        tenant = check.parse("tenant", parse_name, begin.tenant, "")
+        group = check.parse("group", parse_name, begin.group, "")
+        with check.at("profile"):
+            profile = from_profile(check, begin.profile) if begin.HasField("profile") else None
+    check.done()
+    await parts.ledger.submit(PutGroup(tenant, group, profile, keep_profile=profile is None))
+    return _Sync(parts, tenant, group, server_id)
+
+
+class _Sync:
+    """One group's bulk registration. A refused member does not stop the others."""
+
+    def __init__(self, parts: Parts, tenant: str, group: str, server_id: str) -> None:
+        self._parts = parts
+        self._tenant = tenant
+        self._group = group
+        self._server_id = server_id
+        self._done = 0
+
+    async def take(self, chunk: pb.SyncGroupRequest.Chunk) -> pb.SyncGroupResponse:
+        if len(chunk.members) > MAX_CHUNK or len(chunk.leaving) > MAX_CHUNK:
+            raise Refusal(Reason.TOO_LARGE, f"at most {MAX_CHUNK} members a chunk")
+        async with asyncio.TaskGroup() as tasks:
+            members = [tasks.create_task(self._join(m)) for m in chunk.members]
+            leaving = [tasks.create_task(self._leave(vm_id)) for vm_id in chunk.leaving]
+        results = [task.result() for task in (*members, *leaving)]
+        self._done += len(results)
+        revision = self._parts.ledger.table.revision
+        return pb.SyncGroupResponse(results=results, revision=revision, members_done=self._done)
+
+    async def _join(self, member: pb.RegisterRequest) -> pb.MemberResult:
+        member.vm.tenant = member.vm.tenant or self._tenant
+        member.vm.group = member.vm.group or self._group
+        try:
+            self._check(member)
+            command = read_register(member, self._server_id)
+            parts = self._parts
+            reply = await register(parts.ledger, parts.sessions, parts.clock, command)
+        except Refusal as refusal:
+            return _refused(member.vm.vm_id, refusal)
+        record = parts.ledger.table.vm(command.vm.vm_id)
+        epoch = record.location.epoch if record is not None else 0
+        return pb.MemberResult(vm_id=command.vm.vm_id, outcome=outcome_to(reply), epoch=epoch)
+
+    def _check(self, member: pb.RegisterRequest) -> None:
+        if not self._server_id:
+            text = "only a vServer registers VMs; an operator may take members out"
+            raise Refusal(Reason.FORBIDDEN, text)
+        if (member.vm.tenant, member.vm.group) != (self._tenant, self._group):
+            raise invalid([Violation("vm.group", f"not {self._tenant}/{self._group}")])
+        if member.server_id not in ("", self._server_id):
+            raise Refusal(Reason.NOT_YOUR_SERVER, f"spoke for {member.server_id!r}")
+
+    async def _leave(self, vm_id: str) -> pb.MemberResult:
+        check = Checker()
+        canonical = check.parse("leaving", parse_vm_id, vm_id, "")
+        try:
+            check.done()
+            command = LeaveGroup(self._tenant, self._group, canonical, self._server_id)
+            record = (await self._parts.ledger.submit(command)).reply
+        except Refusal as refusal:
+            return _refused(vm_id, refusal)
+        return pb.MemberResult(
+            vm_id=vm_id, outcome=pb.REGISTER_OUTCOME_UPDATED, epoch=record.location.epoch
+        )
+
+
+def _refused(vm_id: str, refusal: Refusal) -> pb.MemberResult:
+    return pb.MemberResult(vm_id=vm_id, reason=refusal.reason.name, message=refusal.message)

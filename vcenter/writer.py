@@ -1,0 +1,159 @@
+"""The one writer: commands in, durable changes out, in order, many to an fsync.
+
+Nobody else changes state. A command is decided against everything decided before it, replied to
+when it is durable, and visible to nobody earlier (I2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from common.clock import Clock
+from common.errors import Reason, Refusal
+from vcenter.core.command import Command, Decision
+from vcenter.core.overlay import Overlay
+from vcenter.core.table import Change
+from vcenter.core.view import View
+from vcenter.feed import Feed
+from vcenter.records import encode
+from vcenter.store.port import Batch, Conflict, Put, Store, WriteFailed
+
+log = structlog.get_logger()
+
+QUEUE = 10_000  # commands waiting; beyond that callers are told to come back
+GROUP = 1_000  # commands to one fsync
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that was carried out: its reply, and the revision that contains it."""
+
+    reply: Any
+    revision: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    command: Command
+    future: asyncio.Future[Done]
+
+
+class Writer:
+    """`submit` from anywhere; `run` is one task, owned by the composition."""
+
+    def __init__(self, feed: Feed, store: Store, clock: Clock) -> None:
+        self._feed = feed
+        self._store = store
+        self._clock = clock
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(QUEUE)
+        self._closing = False
+
+    async def submit(self, command: Command) -> Done:
+        """Returns when it is durable. Raises `Refusal` when it was not carried out.
+
+        A caller that is cancelled while the group is being written does not stop it: the outcome
+        is then unknown to the caller, who must read back.
+        """
+        if self._closing:
+            raise Refusal(Reason.SHUTTING_DOWN, "the vCenter is stopping", retry_after=1.0)
+        waiting = _Waiting(command, asyncio.get_running_loop().create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            text = f"{QUEUE} commands are waiting"
+            raise Refusal(Reason.OVERLOADED, text, retry_after=0.5) from None
+        return await waiting.future
+
+    async def run(self) -> None:
+        """Until cancelled. Call `drain` first for a clean end."""
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < GROUP and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            try:
+                await self._commit(group)
+            finally:
+                for waiting in group:
+                    waiting.future.cancel()  # whoever has no answer by now must read back
+                    self._queue.task_done()
+
+    async def drain(self) -> None:
+        """Refuse new commands; return when those that were accepted are durable."""
+        self._closing = True
+        await self._queue.join()
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        now_ms = self._clock.now_ms()
+        decided = self._decide(group, now_ms)
+        writing = [(w, d) for w, d, _ in decided if d.changes]
+        batches = [batch for _, d, batch in decided if d.changes]
+        try:
+            results = await self._store.append(batches, now_ms) if batches else []
+        except WriteFailed as error:
+            log.error("write failed", error=str(error), commands=len(batches))
+            self._fail_all(group, error)
+            return
+        for (waiting, decision), result in zip(writing, results, strict=True):
+            if isinstance(result, Conflict):
+                _resolve(waiting, Refusal(Reason.STORE_FAILED, str(result), retry_after=0.1))
+            else:
+                self._feed.publish(result, decision.changes)
+                self._reply(waiting, decision)
+        for waiting, decision, _ in decided:
+            if not decision.changes:
+                self._reply(waiting, decision)
+
+    def _decide(self, group: list[_Waiting], now_ms: int) -> list[tuple[_Waiting, Decision, Batch]]:
+        overlay = Overlay(self._feed.table)
+        touched: set[str] = set()
+        decided = []
+        for waiting in group:
+            if waiting.future.done():
+                continue  # the caller gave up before anything happened
+            try:
+                decision = waiting.command.decide(overlay, now_ms)
+            except Refusal as refusal:
+                decision = Decision(refusal=refusal)
+            except Exception as error:
+                log.exception("command failed", command=repr(waiting.command)[:500])
+                _resolve(waiting, error)
+                continue
+            overlay.add(decision.changes)
+            decided.append((waiting, decision, self._batch(decision.changes, touched)))
+        return decided
+
+    def _batch(self, changes: Sequence[Change], touched: set[str]) -> Batch:
+        """Compare-and-set on every key; keys changed earlier in the group are ours already."""
+        table: View = self._feed.table
+        expected = {}
+        for change in changes:
+            if change.key not in touched:
+                before = table.get(change.key)
+                expected[change.key] = before.revision if before is not None else 0
+                touched.add(change.key)
+        return Batch([Put(c.key, encode(c.record)) for c in changes], expected)
+
+    def _reply(self, waiting: _Waiting, decision: Decision) -> None:
+        if decision.refusal is not None:
+            _resolve(waiting, decision.refusal)
+        else:
+            _resolve(waiting, Done(decision.reply, self._feed.table.revision))
+
+    def _fail_all(self, group: list[_Waiting], error: WriteFailed) -> None:
+        for waiting in group:
+            text = f"the store took no write: {error}"
+            _resolve(waiting, Refusal(Reason.STORE_FAILED, text, retry_after=1.0))
+
+
+def _resolve(waiting: _Waiting, result: Done | Exception) -> None:
+    if waiting.future.done():
+        return
+    if isinstance(result, Exception):
+        waiting.future.set_exception(result)
+    else:
+        waiting.future.set_result(result)

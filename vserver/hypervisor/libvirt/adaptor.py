@@ -1,0 +1,118 @@
+"""`Hypervisor` on libvirt/QEMU: the fleet's existing hosts, their VMs made by anyone with virsh."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+from common.clock import Clock
+from common.errors import Refusal
+from common.model.operation import HostedState, Progress
+from common.model.server import ServerStatus
+from vserver.hypervisor import acceleration
+from vserver.hypervisor.changes import Changes
+from vserver.hypervisor.libvirt import changing, domains, host
+from vserver.hypervisor.libvirt.connection import Connection
+from vserver.hypervisor.libvirt.copies import Copies
+from vserver.hypervisor.libvirt.subscription import What
+from vserver.hypervisor.metadata import AttachmentRules
+from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+
+_log = logging.getLogger(__name__)
+_FACTS_PATIENCE, _DISCARD_PATIENCE = 120.0, 60.0
+
+
+class LibvirtHypervisor:
+    """One libvirtd. `accelerates` says `kvm` or `tcg`; by default a guest is booted to find out."""
+
+    def __init__(
+        self,
+        uri: str,
+        clock: Clock,
+        rules: AttachmentRules | None = None,
+        accelerates: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._rules = rules or AttachmentRules()
+        self._accelerates = accelerates or (lambda: acceleration.probe(clock))
+        self._changes = Changes()
+        self._connection = Connection(uri, clock, self._on_event)
+        self._copies = Copies(self._connection, clock, self._changes.add)
+        self._facts: HostFacts | None = None
+        self._sample: host.Sample | None = None
+
+    async def open(self) -> None:
+        await self._connection.open()
+
+    async def close(self) -> None:
+        self._changes.close()
+        await self._copies.close()
+        await self._connection.close()
+
+    async def facts(self) -> HostFacts:
+        """Asked once: the answer takes seconds, and changes only with the host's software."""
+        if self._facts is None:
+            kind = await self._accelerates()
+            self._facts = await self._connection.call(
+                lambda conn: host.read_facts(conn, kind), patience=_FACTS_PATIENCE
+            )
+        return self._facts
+
+    async def list(self) -> Sequence[HostedVm]:
+        found = await self._connection.call(lambda conn: domains.read_all(conn, self._rules))
+        return [hosted for hosted in found if not self._copies.is_over(hosted.vm.vm_id)]
+
+    async def get(self, vm_id: str) -> HostedVm | None:
+        if self._copies.is_over(vm_id):
+            return None
+        return await self._connection.call(lambda conn: domains.read_one(conn, vm_id, self._rules))
+
+    def events(self) -> AsyncIterator[str]:
+        return self._changes
+
+    async def usage(self) -> tuple[ServerStatus, Mapping[str, VmUsage]]:
+        at = self._clock.monotonic()
+        now = await self._connection.call(lambda conn: host.sample(conn, at))
+        before, self._sample = self._sample, now
+        return host.load(before, now)
+
+    async def hosted(self, vm_id: str) -> HostedState:
+        """While libvirt still buries what a copy left, it does not answer, and we have proof."""
+        if self._copies.is_over(vm_id):
+            return HostedState.ABSENT
+        try:
+            active = await self._connection.call(lambda conn: domains.is_active(conn, vm_id))
+        except (Refusal, TimeoutError) as error:
+            _log.warning("is VM %s here? %s", vm_id, error)
+            return HostedState.UNKNOWN
+        return HostedState.RUNNING if active else HostedState.ABSENT
+
+    async def migrate(
+        self,
+        vm_id: str,
+        destination_uri: str,
+        devices: Mapping[str, str],
+        progress: Callable[[Progress], None],
+    ) -> Copied:
+        copied = await self._copies.run(vm_id, destination_uri, devices, progress)
+        if await self.hosted(vm_id) is not HostedState.ABSENT:
+            raise TimeoutError(f"libvirt calls the copy done, but VM {vm_id} is not off here")
+        return copied
+
+    async def abort(self, vm_id: str) -> None:
+        await self._copies.abort(vm_id)
+
+    async def resume(self, vm_id: str) -> None:
+        await self._connection.call(lambda conn: changing.resume(conn, vm_id))
+
+    async def discard(self, vm_id: str) -> None:
+        if self._copies.is_over(vm_id):
+            await self._copies.buried(vm_id)
+        await self._connection.call(
+            lambda conn: changing.discard(conn, vm_id), patience=_DISCARD_PATIENCE
+        )
+
+    def _on_event(self, vm_id: str, what: What) -> None:
+        if what is What.STOPPED_FOR_SWITCH:
+            self._copies.switching(vm_id)
+        self._changes.add(vm_id)

@@ -1,0 +1,87 @@
+"""Changing domains, in worker threads: resume, discard, abort."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import libvirt
+
+from common.errors import Reason, Refusal
+from common.model.vm import VmState
+from vserver.hypervisor.libvirt import marker
+from vserver.hypervisor.libvirt.domains import find, look
+from vserver.hypervisor.libvirt.failures import has_code
+from vserver.hypervisor.libvirt.states import Seen, vm_state
+
+_MARK = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+# What a definition owns besides itself. Not the NVRAM: on shared storage it is the moved VM's.
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+)
+
+
+def resume(conn: Any, vm_id: str) -> None:
+    """Every call here is part of the guest's blackout, so there are few."""
+    domain = find(conn, vm_id)
+    if domain is None:
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"there is no VM {vm_id} here")
+    mark = _mark(domain)
+    state, reason = domain.state()
+    if mark and Seen(state, reason, active=True, marked=True).arriving:
+        raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's memory is still arriving")
+    if mark:
+        domain.setMetadata(_MARK, None, None, marker.NAMESPACE, _LIVE)
+    if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
+        domain.resume()
+    if mark and marker.wants_autostart(mark):
+        domain.setAutostart(1)
+
+
+def discard(conn: Any, vm_id: str) -> None:
+    """Only what has never run here, or does not run."""
+    domain = find(conn, vm_id)
+    if domain is None:
+        return
+    seen, _ = look(domain)
+    state = vm_state(seen)
+    if state is VmState.INCOMING:
+        _unless_gone(domain.destroy)
+    elif state is not VmState.SHUT_OFF:
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {state} here; it is not discarded")
+    if find(conn, vm_id) is not None and domain.isPersistent():
+        _unless_gone(lambda: domain.undefineFlags(_UNDEFINE))
+
+
+def abort(conn: Any, vm_id: str) -> None:
+    """libvirt calls it an invalid operation when there is nothing to stop."""
+    domain = find(conn, vm_id)
+    if domain is None:
+        return
+    try:
+        domain.abortJob()
+    except libvirt.libvirtError as error:
+        if not has_code(error, libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
+            raise
+
+
+def _mark(domain: Any) -> str:
+    try:
+        return str(domain.metadata(_MARK, marker.NAMESPACE, _LIVE))
+    except libvirt.libvirtError as error:
+        missing = (libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_OPERATION_INVALID)
+        if has_code(error, *missing):
+            return ""
+        raise
+
+
+def _unless_gone(change: Any) -> None:
+    gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+    try:
+        change()
+    except libvirt.libvirtError as error:
+        if not has_code(error, *gone):
+            raise

@@ -1,0 +1,116 @@
+"""The copies under way from this host, and those that are over but not yet buried."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from common.clock import Clock
+from common.errors import Reason, Refusal
+from common.model.operation import Progress
+from vserver.hypervisor.libvirt import changing, copy_plan, domains
+from vserver.hypervisor.libvirt.connection import Connection
+from vserver.hypervisor.libvirt.copy import Copy
+from vserver.hypervisor.libvirt.source_process import record_directory
+from vserver.hypervisor.port import Copied
+
+_log = logging.getLogger(__name__)
+
+
+class Copies:
+    """Owns every copy until libvirt is through with it, whoever stopped waiting before."""
+
+    def __init__(
+        self, connection: Connection, clock: Clock, on_change: Callable[[str], None]
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._on_change = on_change
+        self._records = record_directory(connection.uri)
+        self._copies: dict[str, Copy] = {}
+        self._endings: dict[str, asyncio.Task[None]] = {}
+
+    async def run(
+        self,
+        vm_id: str,
+        destination: str,
+        devices: Mapping[str, str],
+        progress: Callable[[Progress], None],
+    ) -> Copied:
+        """Copy; on cancellation stop the copy first, and wait for its end."""
+        if vm_id in self._copies:
+            raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} is being copied already")
+        plan = await self._connection.call(
+            lambda conn: copy_plan.prepare(conn, vm_id, destination, devices)
+        )
+        copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records)
+        self._copies[vm_id] = copy
+        ending = asyncio.create_task(self._bury(copy), name=f"copy of {vm_id}")
+        self._endings[vm_id] = ending
+        try:
+            return await copy.run()
+        except asyncio.CancelledError:
+            await copy.stop()
+            await asyncio.shield(ending)
+            raise
+        except (Refusal, TimeoutError) as error:
+            await asyncio.shield(ending)
+            raise await self._truth(vm_id, error) from error
+
+    def is_over(self, vm_id: str) -> bool:
+        """Proven to be over here, though libvirt has not cleared it away yet."""
+        copy = self._copies.get(vm_id)
+        return copy is not None and copy.proven
+
+    def switching(self, vm_id: str) -> None:
+        if copy := self._copies.get(vm_id):
+            copy.switching.set()
+
+    async def abort(self, vm_id: str) -> None:
+        """Also a copy that an agent before us began: libvirt goes on with those by itself."""
+        if copy := self._copies.get(vm_id):
+            await copy.stop()
+        else:
+            await self._connection.call(lambda conn: changing.abort(conn, vm_id))
+
+    async def buried(self, vm_id: str) -> None:
+        """Wait until libvirt has cleared it away."""
+        if ending := self._endings.get(vm_id):
+            await asyncio.shield(ending)
+
+    async def close(self) -> None:
+        """Leave copies to libvirt: they end by themselves, one way or the other."""
+        endings = list(self._endings.values())
+        for ending in endings:
+            ending.cancel()
+        if endings:
+            await asyncio.wait(endings)
+
+    async def _bury(self, copy: Copy) -> None:
+        """Wait for libvirt's own end of a copy, and put back what a failed one has changed."""
+        try:
+            await asyncio.wait({copy.ending})
+            if copy.ending.exception() is None:
+                return
+            if copy.proven:
+                _log.error("VM %s has moved, but: %s", copy.vm_id, copy.ending.exception())
+            else:
+                await self._restore(copy)
+        finally:
+            del self._copies[copy.vm_id], self._endings[copy.vm_id]
+            self._on_change(copy.vm_id)
+
+    async def _restore(self, copy: Copy) -> None:
+        try:
+            await self._connection.call(lambda _: copy.plan.restore())
+        except (Refusal, TimeoutError) as error:
+            _log.warning("VM %s keeps the limits of its copy: %s", copy.vm_id, error)
+
+    async def _truth(self, vm_id: str, error: Refusal | TimeoutError) -> Exception:
+        """A copy failed only if the VM is here; else nobody knows, and the caller must look."""
+        try:
+            here = await self._connection.call(lambda conn: domains.is_active(conn, vm_id))
+        except (Refusal, TimeoutError):
+            here = False
+        return error if here else TimeoutError(f"after a failed copy, VM {vm_id}: {error}")

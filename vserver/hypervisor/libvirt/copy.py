@@ -1,0 +1,124 @@
+"""One live copy from here to a peer, from the call to the proof that the source is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import libvirt
+
+from common.clock import Clock
+from common.errors import Refusal
+from common.model.operation import Progress
+from vserver.hypervisor.libvirt import changing
+from vserver.hypervisor.libvirt.connection import Connection
+from vserver.hypervisor.libvirt.copy_plan import CopyPlan, max_downtime_ms
+from vserver.hypervisor.libvirt.source_process import SourceProcess
+from vserver.hypervisor.libvirt.waiting import first, seen
+from vserver.hypervisor.port import Copied
+
+_POLL, _POLL_AT_SWITCH = 0.1, 0.005
+_ASK_AGAIN = 0.2
+
+
+class Copy:
+    """`run` it; `stop` ends it from elsewhere. `ending` is libvirt's own end of it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        clock: Clock,
+        vm_id: str,
+        plan: CopyPlan,
+        progress: Callable[[Progress], None],
+        records: Path | None,
+    ) -> None:
+        self.vm_id = vm_id
+        self.plan = plan
+        self.switching = asyncio.Event()
+        self.proven = False
+        self._connection = connection
+        self._clock = clock
+        self._progress = progress
+        self._records = records
+        self._limit = max_downtime_ms(0)
+        self._copied = Copied(0, 0.0, 0)
+        self.ending: asyncio.Future[None] = connection.copy(lambda _: plan.carry_out())
+        self.ending.add_done_callback(seen)
+
+    async def run(self) -> Copied:
+        """Return on proof that the VM is over here; raise as soon as libvirt says it failed."""
+        watching = asyncio.create_task(self._watch())
+        proof = asyncio.create_task(self._proof())
+        try:
+            await asyncio.wait({self.ending, proof}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (watching, proof):
+                task.cancel()
+            await asyncio.wait({watching, proof})
+        if self.ending.done():
+            self.ending.result()
+        self.proven = True
+        return self._copied
+
+    async def stop(self) -> None:
+        """Ask until it has ended: before and after the transfer libvirt has no ear for it."""
+        while not (self.proven or self.ending.done()):
+            with suppress(Refusal, TimeoutError):
+                await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
+            await first(self._clock, _ASK_AGAIN, (self.ending,))
+
+    async def _proof(self) -> None:
+        process = await asyncio.to_thread(
+            SourceProcess.find, self._records, self.plan.name, self.vm_id
+        )
+        if process is None:
+            await asyncio.wait({self.ending})
+            return
+        try:
+            await process.ended_for_good()
+        finally:
+            process.close()
+
+    async def _watch(self) -> None:
+        """Tell progress. Once the guest stands still, look often, until all is copied: the last
+        figures count, but each look takes time from those who work on the switch.
+        """
+        switching = asyncio.ensure_future(self.switching.wait())
+        try:
+            while not self.ending.done():
+                with suppress(Refusal, TimeoutError):
+                    if await self._look():
+                        return
+                if switching.done():
+                    await self._clock.sleep(_POLL_AT_SWITCH)
+                else:
+                    await first(self._clock, _POLL, (switching, self.ending))
+        finally:
+            switching.cancel()
+
+    async def _look(self) -> bool:
+        """Whether these were the last figures."""
+        stats = await self._connection.call(lambda _: self.plan.domain.jobStats())
+        if stats.get("type") == libvirt.VIR_DOMAIN_JOB_NONE or not stats.get("data_total"):
+            return False
+        progress = Progress(
+            bytes_total=stats["data_total"],
+            bytes_processed=stats.get("data_processed", 0),
+            bytes_remaining=stats.get("data_remaining", 0),
+            bytes_per_second=float(stats.get("memory_bps", 0)),
+            iteration=stats.get("memory_iteration", 0),
+        )
+        downtime = float(stats.get("downtime", 0)) if self.switching.is_set() else 0.0
+        self._copied = Copied(progress.bytes_processed, downtime, progress.iteration)
+        self._progress(progress)
+        await self._give_way(progress.iteration)
+        return self.switching.is_set() and not progress.bytes_remaining
+
+    async def _give_way(self, iteration: int) -> None:
+        limit = max_downtime_ms(iteration)
+        if limit > self._limit and not self.switching.is_set():
+            self._limit = limit
+            await self._connection.call(lambda _: self.plan.domain.migrateSetMaxDowntime(limit))

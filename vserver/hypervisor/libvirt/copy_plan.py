@@ -1,0 +1,98 @@
+"""What libvirt is asked for when a VM is copied, in worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import libvirt
+
+from common.errors import Reason, Refusal
+from vserver.hypervisor.libvirt.domains import find
+from vserver.hypervisor.libvirt.marker import destination_xml
+
+_FLAGS = (
+    libvirt.VIR_MIGRATE_LIVE
+    | libvirt.VIR_MIGRATE_PEER2PEER
+    | libvirt.VIR_MIGRATE_PAUSED
+    | libvirt.VIR_MIGRATE_AUTO_CONVERGE
+)
+_KEEP_DEFINITION = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+_COPYABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
+_RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
+
+# QEMU stops the guest as soon as it believes that the rest fits into this time. Its default of
+# 300 ms makes most of a small guest "the rest". We begin low, and give way to a busy guest.
+_MAX_DOWNTIME_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlan:
+    """One copy, ready to go, with what must be put back if it fails."""
+
+    domain: Any
+    destination: str
+    parameters: Mapping[str, Any]
+    flags: int
+    max_downtime: int
+    autostart: bool
+
+    def carry_out(self) -> None:
+        """Blocks until libvirt is through with it, the source's end included.
+
+        Autostart would bring the source's definition to life if this host lost power between the
+        end of its QEMU and of its definition; so it is turned off first, and travels in the mark.
+        """
+        self.domain.migrateSetMaxDowntime(max_downtime_ms(0))
+        if self.autostart:
+            self.domain.setAutostart(0)
+        self.domain.migrateToURI3(self.destination, self.parameters, self.flags)
+
+    def restore(self) -> None:
+        """After a failure: the VM is as it was."""
+        with suppress(libvirt.libvirtError):
+            self.domain.migrateSetMaxDowntime(self.max_downtime)
+        if self.autostart:
+            self.domain.setAutostart(1)
+
+    @property
+    def name(self) -> str:
+        return str(self.domain.name())
+
+
+def prepare(conn: Any, vm_id: str, destination: str, devices: Mapping[str, str]) -> CopyPlan:
+    """Look up everything that the copy needs; nothing is changed yet."""
+    domain = find(conn, vm_id)
+    if domain is None or domain.state()[0] not in _RUNNING:
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} does not run here")
+    persistent = domain.isPersistent() == 1
+    autostart = persistent and domain.autostart() == 1
+    xml = destination_xml(domain.XMLDesc(_COPYABLE), devices, autostart=autostart)
+    parameters = {
+        libvirt.VIR_MIGRATE_PARAM_URI: data_uri(destination),
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml,
+    }
+    return CopyPlan(
+        domain=domain,
+        destination=destination,
+        parameters=parameters,
+        flags=_FLAGS | (_KEEP_DEFINITION if persistent else 0),
+        max_downtime=domain.migrateGetMaxDowntime(),
+        autostart=autostart,
+    )
+
+
+def data_uri(destination: str) -> str:
+    """Memory goes straight from QEMU to QEMU, to the host that the peer's URI names."""
+    host = urlsplit(destination).hostname
+    if not host:
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"no host in the migration URI {destination!r}")
+    return f"tcp://[{host}]" if ":" in host else f"tcp://{host}"
+
+
+def max_downtime_ms(iteration: int) -> int:
+    """How long the guest may stand still, after so many rounds over its memory."""
+    return next(ms for least, ms in reversed(_MAX_DOWNTIME_MS) if iteration >= least)

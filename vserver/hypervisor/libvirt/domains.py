@@ -1,0 +1,72 @@
+"""Reading domains, in worker threads: plain functions of a libvirt connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import libvirt
+
+from vserver.hypervisor.libvirt.failures import has_code
+from vserver.hypervisor.libvirt.marker import is_marked
+from vserver.hypervisor.libvirt.states import Seen, vm_state
+from vserver.hypervisor.metadata import AttachmentRules, read_domain
+from vserver.hypervisor.port import HostedVm
+
+_GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
+
+
+def find(conn: Any, vm_id: str) -> Any | None:
+    """The domain, or None if there is none; any other failure is raised."""
+    try:
+        return conn.lookupByUUIDString(vm_id)
+    except libvirt.libvirtError as error:
+        if has_code(error, *_GONE):
+            return None
+        raise
+
+
+def read_all(conn: Any, rules: AttachmentRules) -> Sequence[HostedVm]:
+    """Every domain; one that vanishes meanwhile is left out."""
+    found = (read(domain, rules) for domain in conn.listAllDomains())
+    return [hosted for hosted in found if hosted is not None]
+
+
+def read_one(conn: Any, vm_id: str, rules: AttachmentRules) -> HostedVm | None:
+    domain = find(conn, vm_id)
+    return None if domain is None else read(domain, rules)
+
+
+def read(domain: Any, rules: AttachmentRules) -> HostedVm | None:
+    try:
+        seen, xml = look(domain)
+    except libvirt.libvirtError as error:
+        if has_code(error, *_GONE):
+            return None
+        raise
+    description = read_domain(xml, rules, active=seen.active)
+    return HostedVm(description.vm, vm_state(seen), description.taps, description.problem)
+
+
+def look(domain: Any) -> tuple[Seen, str]:
+    """State and XML. The two are not read at one moment; the change between them is an event."""
+    state, reason = domain.state()
+    xml = domain.XMLDesc()
+    seen = Seen(state, reason, domain.isActive() == 1, is_marked(xml))
+    if seen.arriving and not seen.marked:
+        seen = seen._replace(incoming_job=_is_incoming(domain))
+    return seen, xml
+
+
+def is_active(conn: Any, vm_id: str) -> bool:
+    domain = find(conn, vm_id)
+    return domain is not None and domain.isActive() == 1
+
+
+def _is_incoming(domain: Any) -> bool:
+    """Somebody moves it here by hand: then it bears no mark, but libvirt has a job for it."""
+    try:
+        operation = domain.jobStats().get("operation")
+    except libvirt.libvirtError:
+        return False
+    return bool(operation == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN)

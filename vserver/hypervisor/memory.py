@@ -1,0 +1,145 @@
+"""A hypervisor without a machine: the same semantics as libvirt's, on the injected clock.
+
+For the demo's memory mode, tests of everything above, and simulation: no threads, no time of its
+own. A `MemoryFleet` joins hosts by migration URI (`memory://NAME`). What people do with
+virsh, and the faults that tests switch on, are in `memory_host`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+from common.clock import Clock
+from common.model.operation import HostedState, Progress
+from common.model.server import ServerStatus
+from common.model.vm import Resources, VmState
+from vserver.hypervisor.changes import Changes
+from vserver.hypervisor.memory_copy import MemoryCopy
+from vserver.hypervisor.memory_host import MemoryHost, refused
+from vserver.hypervisor.memory_vm import CopySpeed
+from vserver.hypervisor.metadata import AttachmentRules
+from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+
+SCHEME = "memory://"
+_CAPACITY = Resources(vcpus=64, memory_mib=262144)
+
+
+class MemoryFleet:
+    """The hosts that can reach each other."""
+
+    def __init__(self, clock: Clock, speed: CopySpeed | None = None) -> None:
+        self.clock = clock
+        self.speed = speed or CopySpeed()
+        self.hosts: dict[str, MemoryHypervisor] = {}
+
+    def host(
+        self, name: str, capacity: Resources = _CAPACITY, rules: AttachmentRules | None = None
+    ) -> MemoryHypervisor:
+        """A new host; its migration URI is `memory://name`."""
+        host = MemoryHypervisor(self, name, capacity, rules or AttachmentRules())
+        self.hosts[host.migration_uri] = host
+        return host
+
+
+class MemoryHypervisor(MemoryHost):
+    """`Hypervisor` on one host of a fleet."""
+
+    def __init__(
+        self, fleet: MemoryFleet, name: str, capacity: Resources, rules: AttachmentRules
+    ) -> None:
+        super().__init__(name, rules)
+        self.migration_uri = SCHEME + name
+        self._fleet = fleet
+        self._capacity = capacity
+        self._copies: dict[str, MemoryCopy] = {}
+
+    async def open(self) -> None:
+        self._ask()
+        self.changes = Changes()
+
+    async def close(self) -> None:
+        self.changes.close()
+
+    async def facts(self) -> HostFacts:
+        self._ask()
+        return HostFacts("memory", "1", self._capacity, "memory", "none")
+
+    async def list(self) -> Sequence[HostedVm]:
+        self._ask()
+        return [vm.hosted() for vm in self.vms.values()]
+
+    async def get(self, vm_id: str) -> HostedVm | None:
+        self._ask()
+        vm = self.vms.get(vm_id)
+        return vm.hosted() if vm else None
+
+    def events(self) -> AsyncIterator[str]:
+        return self.changes
+
+    async def usage(self) -> tuple[ServerStatus, Mapping[str, VmUsage]]:
+        """Every running VM is idle, and holds all of its memory."""
+        self._ask()
+        running = {i: v.vm.resources.memory_mib for i, v in self.vms.items() if v.active}
+        total = self._capacity.memory_mib
+        status = ServerStatus(0.0, max(total - sum(running.values()), 0), total)
+        return status, {vm_id: VmUsage(0.0, mib) for vm_id, mib in running.items()}
+
+    async def hosted(self, vm_id: str) -> HostedState:
+        if not self.reachable:
+            return HostedState.UNKNOWN
+        vm = self.vms.get(vm_id)
+        return HostedState.RUNNING if vm and vm.active else HostedState.ABSENT
+
+    async def migrate(
+        self,
+        vm_id: str,
+        destination_uri: str,
+        devices: Mapping[str, str],
+        progress: Callable[[Progress], None],
+    ) -> Copied:
+        self._ask()
+        vm = self.vms.get(vm_id)
+        if vm is None or vm.state is not VmState.RUNNING:
+            raise refused(f"VM {vm_id} does not run here")
+        if vm_id in self._copies:
+            raise refused(f"VM {vm_id} is being copied already")
+        destination = self._fleet.hosts.get(destination_uri)
+        if destination is None or destination is self or not destination.reachable:
+            raise refused(f"unable to connect to {destination_uri!r}")
+        copy = MemoryCopy(self._fleet.clock, self._fleet.speed, vm, self, destination)
+        self._copies[vm_id] = copy
+        try:
+            return await copy.run(devices, progress)
+        finally:
+            del self._copies[vm_id]
+            copy.ended.set()
+
+    async def abort(self, vm_id: str) -> None:
+        self._ask()
+        if copy := self._copies.get(vm_id):
+            copy.abort()
+            await copy.ended.wait()
+
+    async def resume(self, vm_id: str) -> None:
+        self._ask()
+        vm = self.vms.get(vm_id)
+        if vm is None or not vm.active:
+            raise refused(f"VM {vm_id} is not here, or off")
+        if vm.state is VmState.INCOMING and not vm.arrived:
+            raise refused("the VM's memory is still arriving")
+        if vm.state is not VmState.RUNNING:
+            vm.state, vm.arrived = VmState.RUNNING, False
+            self.changed(vm_id)
+
+    async def discard(self, vm_id: str) -> None:
+        self._ask()
+        vm = self.vms.get(vm_id)
+        if vm is None:
+            return
+        if vm.state not in (VmState.INCOMING, VmState.SHUT_OFF):
+            raise refused(f"the VM is {vm.state} here; it is not discarded")
+        self.drop(vm_id)
+
+    def _ask(self) -> None:
+        if not self.reachable:
+            raise refused(f"the hypervisor of {self.name} does not answer")

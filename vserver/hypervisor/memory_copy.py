@@ -1,0 +1,97 @@
+"""One copy between two `memory` hosts: it takes virtual time, and can end at every step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from common.clock import Clock
+from common.model.operation import Progress
+from common.model.vm import VmState
+from vserver.hypervisor.memory_host import MemoryHost, refused
+from vserver.hypervisor.memory_vm import CopySpeed, MemoryVm
+from vserver.hypervisor.port import Copied
+
+
+class MemoryCopy:
+    """The source runs on until the switch, and again if anything goes wrong before its end."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        speed: CopySpeed,
+        vm: MemoryVm,
+        source: MemoryHost,
+        destination: MemoryHost,
+    ) -> None:
+        self.ended = asyncio.Event()
+        self._clock = clock
+        self._speed = speed
+        self._vm = vm
+        self._source = source
+        self._destination = destination
+        self._fault = source.take_copy_fault()
+        self._share = 0.0
+        self._aborted = False
+
+    def abort(self) -> None:
+        """It ends at its next step."""
+        self._aborted = True
+
+    async def run(self, devices: Mapping[str, str], progress: Callable[[Progress], None]) -> Copied:
+        """Copy, stand still for the switch, and leave the VM paused over there."""
+        destination, vm_id = self._destination, self._vm.vm.vm_id
+        there = destination.vms.get(vm_id)
+        if there and there.active:
+            raise refused("the domain is already active at the destination")
+        arriving = self._vm.at_destination(devices)
+        destination.vms[vm_id] = arriving
+        destination.changed(vm_id)
+        try:
+            total = await self._transfer(arriving, progress)
+        except BaseException:
+            self._undo(arriving)
+            raise
+        arriving.arrived = True
+        destination.changed(vm_id)
+        self._source.drop(vm_id)
+        return self._speed.copied(total)
+
+    async def _transfer(self, arriving: MemoryVm, progress: Callable[[Progress], None]) -> int:
+        def told(now: Progress) -> None:
+            self._share = now.bytes_processed / max(now.bytes_total, 1)
+            progress(now)
+
+        self._check(arriving)
+        total = await self._speed.copy(
+            self._clock, self._vm.vm, told, lambda: self._check(arriving)
+        )
+        self._check(arriving)
+        self._vm.state = VmState.PAUSED
+        self._source.changed(self._vm.vm.vm_id)
+        await self._clock.sleep(self._speed.downtime)
+        self._check(arriving)
+        return total
+
+    def _check(self, arriving: MemoryVm) -> None:
+        """What a real copy notices between two pages."""
+        vm_id = self._vm.vm.vm_id
+        source, destination = self._source, self._destination
+        if not source.reachable:
+            raise TimeoutError("the hypervisor went away during a copy")
+        if source.vms.get(vm_id) is not self._vm or not self._vm.active:
+            raise refused("the domain was stopped during its copy")
+        if self._aborted:
+            raise refused("operation aborted: job 'migration out' canceled by client")
+        if self._fault and self._share >= self._fault[1]:
+            raise refused(self._fault[0])
+        if not destination.powered or destination.vms.get(vm_id) is not arriving:
+            raise refused("the destination is gone")
+
+    def _undo(self, arriving: MemoryVm) -> None:
+        vm_id = self._vm.vm.vm_id
+        if self._destination.vms.get(vm_id) is arriving:
+            self._destination.drop(vm_id)
+        if self._source.powered and self._vm.state is VmState.PAUSED:
+            self._vm.state = VmState.RUNNING
+            self._source.changed(vm_id)

@@ -1,0 +1,117 @@
+"""Which step of which move is under way for each VM: one task each, owned here.
+
+An order stands until the wanted state shows another or none. Its outcome is kept as long as it
+stands, and told again on a new stream. A step that only leads forward (start, clean, abort) is
+tried again until it is done, for there is no way back from where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common import log
+from common.model.operation import MoveOutcome, MoveStep
+from common.model.wanted import MoveOrder
+from vserver.guests import FAILURES
+from vserver.steps import Job, Steps
+from vserver.wake import first_of
+
+FIRST_PAUSE = 0.5
+LAST_PAUSE = 10.0
+ABORT_EVERY = 0.5
+
+_FORWARD = {MoveStep.START, MoveStep.CLEAN, MoveStep.ABORT}
+_log = log.get(__name__)
+
+
+@dataclass(slots=True)
+class _Running:
+    job: Job
+    task: asyncio.Task[None]
+
+    def answers(self, order: MoveOrder) -> bool:
+        mine = self.job.order
+        return (mine.operation_id, mine.step) == (order.operation_id, order.step)
+
+
+class Moves:
+    def __init__(self, steps: Steps, say: Callable[[MoveOutcome], None]) -> None:
+        self._steps = steps
+        self._say = say
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: dict[str, _Running] = {}
+        self._outcomes: dict[str, MoveOutcome] = {}
+
+    async def run(self) -> None:
+        """Own the tasks, for ever; cancelling it cancels them."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            self.consider_all()
+            await asyncio.Event().wait()
+
+    def consider_all(self) -> None:
+        for vm_id in {*self._steps.wanted.vms, *self._running}:
+            self.consider(vm_id)
+
+    def consider(self, vm_id: str) -> None:
+        """The wanted state of this VM may have changed: begin, go over, or call off."""
+        wanted = self._steps.wanted
+        if self._tasks is None or not wanted.complete:
+            return
+        known = wanted.vms.get(vm_id)
+        order = known.move if known is not None else None
+        before = self._running.get(vm_id)
+        if order is None and before is None:
+            return
+        if order is not None and before is not None and before.answers(order):
+            return
+        self._outcomes.pop(vm_id, None)
+        if before is not None:
+            before.job.stop.set()
+        if order is None:
+            self._running.pop(vm_id)
+            self._tasks.create_task(self._call_off(before))
+            return
+        job = Job(vm_id, order)
+        task = self._tasks.create_task(self._carry_out(job, before))
+        self._running[vm_id] = _Running(job, task)
+
+    def repeat(self) -> None:
+        """Say again what came of the orders that stand."""
+        for outcome in self._outcomes.values():
+            self._say(outcome)
+
+    async def _carry_out(self, job: Job, before: _Running | None) -> None:
+        order = job.order
+        with log.bound(operation_id=order.operation_id, vm_id=job.vm_id, step=order.step.value):
+            await self._call_off(before)
+            _log.info("a step begins", epoch=order.epoch, peer=order.peer_server)
+            pause = FIRST_PAUSE
+            while not job.stop.is_set():
+                outcome = await self._steps.carry_out(job)
+                if job.stop.is_set():
+                    return
+                _log.info("a step has ended", ok=outcome.ok, truth=outcome.truth.value)
+                self._outcomes[job.vm_id] = outcome
+                self._say(outcome)
+                if outcome.ok or order.step not in _FORWARD:
+                    return
+                await first_of(job.stop.wait(), self._steps.clock.sleep(pause))
+                pause = min(pause * 2, LAST_PAUSE)
+
+    async def _call_off(self, before: _Running | None) -> None:
+        """Wait for the step's end. A copy is stopped, again and again: it may just be beginning."""
+        if before is None:
+            return
+        copying = before.job.order.step is MoveStep.COPY
+        while not before.task.done():
+            if not copying:
+                await asyncio.wait({before.task})
+                continue
+            try:
+                await self._steps.hypervisor.abort(before.job.vm_id)
+            except FAILURES as error:
+                _log.warning("cannot stop the copy", error=str(error))
+            await first_of(asyncio.wait({before.task}), self._steps.clock.sleep(ABORT_EVERY))

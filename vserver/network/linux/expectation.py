@@ -1,0 +1,57 @@
+"""What the kernel should show for a port, learned from the kernel itself.
+
+Text that goes in does not come out the same, and how it comes out varies between versions of nft.
+So a port's rules are also put into a scratch table that no hook leads to, read back from there, and
+taken away. That needs no fingerprint on disk, and finds more than tampering: after an upgrade that
+compiles policy differently, old rules differ too, and are applied anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vserver.network.linux import readback
+from vserver.network.linux.command import Commands
+from vserver.network.linux.readback import Listing
+from vserver.network.linux.table import Table
+from vserver.network.port import Port
+
+SCRATCH = "vsignal-scratch"
+
+
+class Expectation:
+    """Compares the table with what the ports in it should look like; remembers what it learned."""
+
+    def __init__(self, commands: Commands, prefixes: tuple[str, ...]) -> None:
+        self._commands = commands
+        self._scratch = Table(prefixes, SCRATCH, hooked=False)
+        self._learned: dict[Port, dict[str, list[str]]] = {}
+        self._base: Listing | None = None
+
+    async def compare(self, listing: Listing) -> dict[Port, bool]:
+        """Every port that the table holds, and whether it is intact."""
+        found = [listing.port(device) for device in sorted(listing.devices())]
+        ports = [port for port in found if port is not None]
+        base = await self._learn(ports)
+        has_base = listing.has_base(base)
+        prefixes = self._scratch.prefixes
+        return {p: has_base and listing.has_port(p, self._learned[p], prefixes) for p in ports}
+
+    async def _learn(self, ports: list[Port]) -> Listing:
+        """Make sure that every one of these is known, and forget all others."""
+        unknown = [port for port in ports if port not in self._learned]
+        if unknown or self._base is None:
+            copy = await self._copy(unknown)
+            self._learned |= {port: copy.port_chains(port.device) for port in unknown}
+            self._base = copy
+        self._learned = {port: self._learned[port] for port in ports}
+        return self._base
+
+    async def _copy(self, ports: Iterable[Port]) -> Listing:
+        commands, scratch = self._commands, self._scratch
+        lines = [line for port in ports for line in scratch.put(port)]
+        try:
+            await commands.nft([*scratch.delete(), *scratch.base(), *lines])
+            return await readback.read(commands, scratch.name)
+        finally:
+            await commands.nft(scratch.delete())
