@@ -40,12 +40,16 @@ class Daemon:
 Main = Callable[[Daemon], Awaitable[None]]
 
 
-def run(main: Main) -> int:
-    """Run a daemon to its end and return the process's exit code."""
-    return asyncio.run(_supervise(main))
+def run(main: Main, expected: tuple[type[Exception], ...] = ()) -> int:
+    """Run a daemon to its end and return the process's exit code.
+
+    `expected` failures say by themselves what to do; any other is a defect, and logged with its
+    traceback.
+    """
+    return asyncio.run(_supervise(main, expected))
 
 
-async def _supervise(main: Main) -> int:
+async def _supervise(main: Main, expected: tuple[type[Exception], ...]) -> int:
     daemon = Daemon()
     running = asyncio.ensure_future(main(daemon))
     loop = asyncio.get_running_loop()
@@ -57,6 +61,9 @@ async def _supervise(main: Main) -> int:
         if not daemon.stopping.is_set():
             raise
         _log.warning("stopped before draining was over")
+    except expected as error:
+        _log.error("cannot go on", error=str(error))
+        return FAILED
     except Exception:  # noqa: BLE001 - the outermost frame: what ends a daemon is logged, always
         _log.exception("the daemon failed")
         return FAILED

@@ -39,23 +39,28 @@ class LogSettings(Section):
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Once, where a daemon is composed."""
+    """Once, where a daemon is composed. Libraries' own logging comes out in the same form."""
     out = stream or sys.stderr
+    level = logging.getLevelNamesMapping()[settings.level.name]
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering = _rendering(settings.format, out)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *_rendering(settings.format, out),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(_name(settings))),
+        processors=[*common, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(out),
-        cache_logger_on_first_use=False,
     )
-
-
-def _name(settings: LogSettings) -> str:
-    return settings.level.name
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=common,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
 def _rendering(wanted: Format, out: TextIO) -> list[Processor]:

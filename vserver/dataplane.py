@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from common import log
 from common.errors import Reason, Refusal
@@ -71,6 +71,11 @@ class DataPlane:
                     problem = f"{refusal.reason.name}: {refusal.message}"
                     self.problems[operation.port.device] = problem
                 raise refusal from error
+
+    def forget_problems(self, keep: Set[str]) -> None:
+        """Those of ports that nobody wants any more."""
+        for device in self.problems.keys() - keep:
+            del self.problems[device]
 
     async def _carry_out(self, operation: Operation) -> None:
         match operation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -139,5 +139,11 @@ async def _answer(call: Awaitable[T]) -> T:
         if refusal is not None:
             raise refusal from error
         raise LinkLost(f"{error.code().name}: {error.details()}") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody cancelled us: grpc.aio says it this way when the *server* has cancelled the call.
+        raise LinkLost("the vCenter cancelled the call") from error
     except asyncio.InvalidStateError as error:
         raise LinkLost("the stream is over") from error

@@ -24,7 +24,7 @@ from vserver.outbox import Outbox
 FIRST_DELAY = 0.2
 LAST_DELAY = 5.0
 WELCOME_WITHIN = 10.0
-MAX_ASKS = 64  # at a time; more wait
+MAX_ASKS = 256  # at a time
 DEFAULT_LEASE = 10.0
 
 _log = log.get(__name__)
@@ -36,7 +36,6 @@ class Session:
     def __init__(
         self,
         links: Sequence[Link],
-        hello: pb.Hello,
         hearing: Hearing,
         outbox: Outbox,
         truth: Callable[[str], Awaitable[HostedState]],
@@ -44,29 +43,28 @@ class Session:
         chance: random.Random,
     ) -> None:
         self._links = links
-        self._hello = hello
         self._hearing = hearing
         self._outbox = outbox
         self._truth = truth
         self._clock = clock
         self._chance = chance
-        self._asking = asyncio.Semaphore(MAX_ASKS)
+        self._asking = 0
         self._delay = FIRST_DELAY
         self.link: Link | None = None  # while attached
         self.lease = DEFAULT_LEASE
 
-    async def run(self) -> None:
+    async def run(self, hello: pb.Hello) -> None:
         """Attach, and attach again, for ever."""
         for link in itertools.cycle(self._links):
             try:
-                await self._attached(link)
+                await self._attached(link, hello)
             except* (LinkLost, Refusal, TimeoutError) as group:
                 _log.warning("not attached", vcenter=link.name, error=_words(group))
             await self._clock.sleep(self._delay * self._chance.uniform(0.5, 1.0))
             self._delay = min(self._delay * 2, LAST_DELAY)
 
-    async def _attached(self, link: Link) -> None:
-        async with link.attach(self._hello) as stream:
+    async def _attached(self, link: Link, hello: pb.Hello) -> None:
+        async with link.attach(hello) as stream:
             async with asyncio.timeout(WELCOME_WITHIN):
                 first = await stream.receive()
             if first.WhichOneof("message") != "welcome":
@@ -96,17 +94,23 @@ class Session:
         while True:
             message = await stream.receive()
             if message.WhichOneof("message") == "ask":
-                await self._asking.acquire()
-                tasks.create_task(self._answer(message.ask))
+                self._ask(message.ask, tasks)
             else:
                 self._hearing.hear(message)
 
-    async def _answer(self, ask: pb.Ask) -> None:
+    def _ask(self, ask: pb.Ask, tasks: asyncio.TaskGroup) -> None:
         """In a task of its own: a hypervisor that is slow must not hold up the orders."""
+        if self._asking >= MAX_ASKS:
+            _log.warning("too many questions at once", vm_id=ask.vm_id)
+            return  # no answer means unknown; it is asked again
+        self._asking += 1
+        tasks.create_task(self._answer(ask))
+
+    async def _answer(self, ask: pb.Ask) -> None:
         try:
             self._outbox.answer(ask.ask_id, ask.vm_id, await self._truth(ask.vm_id))
         finally:
-            self._asking.release()
+            self._asking -= 1
 
 
 def _words(group: BaseExceptionGroup[Exception]) -> str:

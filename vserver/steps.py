@@ -146,7 +146,9 @@ class Steps:
         if await self.guests.truth(job.vm_id) is HostedState.ABSENT:
             return Found()
         await self.hypervisor.abort(job.vm_id)
-        macs = [interface.mac for interface in self._wanted(job).vm.interfaces]
+        wanted = self._wanted(job)
+        macs = [interface.mac for interface in wanted.vm.interfaces]
+        before = await self._in_force(ports_of(wanted, self.guests.vms.get(job.vm_id)))
         if job.stop.is_set():
             raise Refusal(Reason.CANCELLED_BY_USER, "called off before the copy began")
         try:
@@ -160,7 +162,7 @@ class Steps:
             if await self.guests.truth(job.vm_id) is not HostedState.ABSENT:
                 raise
             copied = Copied(0, 0.0, 0)
-        return Found(copied=copied)
+        return Found(before, copied)
 
     async def abort(self, job: Job) -> Found:
         """Our own copy has ended by now (see `moves`)."""

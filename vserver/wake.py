@@ -32,6 +32,20 @@ class Wake:
         self._event.clear()
 
 
+class Bell:
+    """Many may wait for the next ring; nobody hears one that came before."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def ring(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def next(self) -> None:
+        await self._next.wait()
+
+
 async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
     """Wait until one of them is over; the others are cancelled, and their end awaited."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]

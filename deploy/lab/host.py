@@ -60,6 +60,11 @@ class Host:
             stderr=subprocess.STDOUT,
         )
 
+    @property
+    def virsh_line(self) -> str:
+        """What a person types to do the same."""
+        return f"ip netns exec {self.netns} virsh -c '{self.libvirt_uri}'"
+
     def virsh(self, *words: str, check: bool = True, timeout: float = 60.0) -> str:
         """libvirt's own tool against this host: the lab's voice, and the benchmark's rival."""
         argv = ["virsh", "-q", "-c", self.libvirt_uri, *words]

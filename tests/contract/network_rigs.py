@@ -162,6 +162,11 @@ class LinuxRig:
         self.plug(host, device)
         shell.ip_batch([f"link set {device} master {bridge}"], netns=space)
 
+    def plug_tun(self, host: str, device: str, vni: int) -> None:
+        """A tap as QEMU makes it, with nobody behind it."""
+        commands = [f"tuntap add {device} mode tap", f"link set {device} master br-{vni} up"]
+        shell.ip_batch(commands, netns=self._space(host))
+
     async def send(self, host: str, device: str, frames: Sequence[Frame]) -> list[Heard]:
         return await asyncio.to_thread(self._send, host, device, frames)
 
@@ -203,8 +208,11 @@ class LinuxRig:
         return [(name, packet) for name, one in self._sockets.items() for packet in _drain(one)]
 
     def tamper(self, host: str, device: str) -> None:
-        flush = ["nft", "flush", "chain", "bridge", "vsignal", f"from-{device}"]
-        shell.run(flush, netns=self._space(host))
+        self.run(host, f"nft flush chain bridge vsignal from-{device}")
+
+    def run(self, host: str, command: str) -> str:
+        """A command that somebody gives on a host, by hand."""
+        return shell.run(command.split(), netns=self._space(host))
 
     def close(self) -> None:
         for one in self._sockets.values():

@@ -1,5 +1,6 @@
 """What every `Network` must do, seen from the wire: frames are sent, and heard or not."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ from tests.contract import network_random
 from tests.contract.network_random import OTHER, PEER, VM
 from tests.contract.network_rigs import A, B, C, LinuxRig, MemoryRig, Rig, why_no_linux_rig
 from vserver.network.frame import BROADCAST, RARP, Frame, link_local
+from vserver.network.linux import LinuxNetwork
 from vserver.network.policy import verdict
 from vserver.network.port import Port
 
@@ -37,13 +39,19 @@ STANDARD = Profile()
 FREE = Profile(anti_spoofing=False)
 
 
+def linux_rig() -> LinuxRig:
+    """Real hosts; or a skip that says why not, which CI must not take for success."""
+    reason = why_no_linux_rig()
+    if reason and os.environ.get("CI"):
+        pytest.fail(f"no real data plane in CI: {reason}")
+    if reason:
+        pytest.skip(reason)
+    return LinuxRig()
+
+
 @pytest.fixture(params=["memory", "linux"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    if request.param == "linux" and (reason := why_no_linux_rig()):
-        if os.environ.get("CI"):
-            pytest.fail(f"no real data plane in CI: {reason}")
-        pytest.skip(reason)
-    made: Rig = MemoryRig() if request.param == "memory" else LinuxRig()
+    made: Rig = MemoryRig() if request.param == "memory" else linux_rig()
     yield made
     made.close()
 
@@ -278,6 +286,23 @@ async def test_tampering_is_seen_and_mended(rig: Rig) -> None:
     assert await from_vm(rig, tcp(80)) == [True]
 
 
+async def test_changes_of_policy_leave_no_gap(rig: Rig) -> None:
+    """While policies replace each other, what all permit passes, and what all deny does not."""
+    always = deny(direction=Direction.EGRESS, protocol=TCP, destination_ports=PortRange(22, 22))
+    others = [deny(direction=Direction.EGRESS, protocol=ICMP, icmp_type=n) for n in range(40)]
+    policies = [Profile(acl=Acl((always, *others[n:]))) for n in (0, 20, 39)]
+    await pair(rig, port(policies[0]))
+    network = rig.network(A)
+
+    async def change() -> None:
+        for number in range(30):
+            await network.apply_port(port(policies[number % 3]))
+
+    for frame, is_permitted in ((tcp(80), True), (tcp(22), False)):
+        (sent, heard), _ = await asyncio.gather(rig.flood(A, "vnet1", frame, 2.0), change())
+        assert heard == (sent if is_permitted else 0)
+
+
 async def test_what_cannot_be_enforced_is_refused(rig: Rig) -> None:
     await pair(rig, port())
     network = rig.network(A)
@@ -370,3 +395,125 @@ async def test_purge_leaves_nothing(rig: Rig) -> None:
     await network.purge()
     observed = await network.observe()
     assert (dict(observed.ports), dict(observed.networks)) == ({}, {})
+
+
+# What only a kernel can get into: somebody else's hands in it, and what is left there.
+
+
+@pytest.fixture
+def kernel() -> Iterator[LinuxRig]:
+    made = linux_rig()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("hook", ["prerouting", "postrouting"])
+async def test_linux_the_default_is_mended_by_looking(kernel: LinuxRig, hook: str) -> None:
+    await pair(kernel, port())
+    network = kernel.network(A)
+    await network.remove_port("vnet1")
+    kernel.run(A, f"nft flush chain bridge vsignal {hook}")
+    assert not (await network.observe()).ports["vnet2"].intact
+    assert (await network.observe()).ports["vnet2"].intact
+    assert await from_vm(kernel, tcp(80)) == [False]
+    assert await from_peer(kernel, to_vm(tcp(80))) == [False]
+
+
+async def test_linux_a_flushed_ruleset_is_closed_by_looking(kernel: LinuxRig) -> None:
+    await pair(kernel, port())
+    network = kernel.network(A)
+    kernel.run(A, "nft flush ruleset")
+    assert dict((await network.observe()).ports) == {}
+    assert await from_vm(kernel, tcp(80)) == [False]
+
+
+async def test_linux_a_verdict_by_hand_is_seen_and_mended(kernel: LinuxRig) -> None:
+    await pair(kernel, port(is_open=False))
+    network = kernel.network(A)
+    kernel.run(A, 'nft add element bridge vsignal from_vm { "vnet1" : accept }')
+    assert not (await network.observe()).ports["vnet1"].intact
+    await network.apply_port(port(is_open=False))
+    assert (await network.observe()).ports["vnet1"].intact
+    assert await from_vm(kernel, tcp(80)) == [False]
+
+
+async def test_linux_a_port_that_nobody_can_vouch_for_is_closed(kernel: LinuxRig) -> None:
+    await pair(kernel, port(FREE))
+    kernel.run(A, "nft flush chain bridge vsignal spec-vnet1")
+    kernel.run(A, 'nft add element bridge vsignal from_vm { "vnet9" : accept }')
+    assert set((await kernel.network(A).observe()).ports) == {"vnet2"}
+    assert await from_vm(kernel, tcp(80)) == [False]
+    assert "vnet9" not in kernel.run(A, "nft list table bridge vsignal")
+
+
+async def test_linux_taps_of_any_name_are_closed(kernel: LinuxRig) -> None:
+    """Known once, or there at the start: a name without a known prefix is guarded too."""
+    kernel.plug_into(A, "vnet2", VNI)
+    kernel.plug_into(A, "web0", VNI)
+    kernel.plug_tun(A, "db0", VNI)
+    network = kernel.network(A)
+    await network.open()
+    await network.apply_port(peer_port())
+    named = replace(port(), device="web0")
+    await network.apply_port(named)
+    assert await kernel.send(A, "web0", [tcp(80)]) == [{(A, "vnet2")}]
+    kernel.tamper(A, "web0")
+    assert await kernel.send(A, "web0", [tcp(80)]) == [set()]
+    await network.apply_port(named)
+    await network.remove_port("web0")
+    assert await kernel.send(A, "web0", [tcp(80)]) == [set()]
+    assert '"db0"' in kernel.run(A, "nft list set bridge vsignal closed")
+
+
+async def test_linux_the_lot_is_removed_but_what_was_there_before(kernel: LinuxRig) -> None:
+    before = kernel.run(A, "ip -br link")
+    kernel.run(A, "ip link add br-200 type bridge")
+    network = kernel.network(A)
+    await network.open()
+    for vni in (VNI, 200, 300):
+        await network.apply_network(replace(wanted({PEER: B}, B), vni=vni))
+        await network.apply_port(replace(port(vni=vni), device=f"vnet{vni}"))
+    await network.remove_network(300)
+    assert "br-300" not in kernel.run(A, "ip -br link")
+    await network.purge()
+    assert kernel.run(A, "nft list ruleset") == ""
+    kernel.run(A, "ip link del br-200")
+    assert kernel.run(A, "ip -br link") == before
+
+
+async def test_linux_repeating_changes_nothing(kernel: LinuxRig) -> None:
+    await peers_elsewhere(kernel)
+    network = kernel.network(A)
+    before = kernel.run(A, "bridge fdb") + kernel.run(A, "ip link")
+    await network.apply_network(wanted({PEER: B}, B, C))
+    await network.apply_port(port())
+    assert kernel.run(A, "bridge fdb") + kernel.run(A, "ip link") == before
+
+
+async def test_linux_nothing_gets_into_nft_unchecked(kernel: LinuxRig) -> None:
+    network = kernel.network(A)
+    await network.open()
+    evil = "52:54:00:00:00:01 accept\nadd table inet evil"
+    rule = AclRule(Action.DENY, Direction.EGRESS, source_prefix="10.0.0.0/8 accept")
+    ports = (
+        replace(port(), mac=evil),
+        replace(port(), device='x" accept'),
+        replace(port(), ips=("10.1.0.1 }",)),
+        port(Profile(acl=Acl((rule,)))),
+    )
+    for one in ports:
+        with pytest.raises(Refusal) as refused:
+            await network.apply_port(one)
+        assert refused.value.reason is Reason.INVALID_FIELD
+
+
+async def test_linux_says_what_it_tried(kernel: LinuxRig) -> None:
+    before = kernel.run(A, "ip -br link")
+    network = kernel.network(A)
+    assert isinstance(network, LinuxNetwork)
+    findings = {name: works for name, works, _ in await network.diagnose()}
+    assert findings["nftables bridge family"]
+    assert findings["acl"] == (Capability.ACL in await network.capabilities())
+    assert not findings["vlan"]
+    assert kernel.run(A, "ip -br link") == before
+    assert kernel.run(A, "nft list ruleset") == ""

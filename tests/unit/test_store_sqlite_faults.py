@@ -199,6 +199,23 @@ def test_write_errors(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+async def test_a_failure_halfway_is_undone(tmp_path: Path) -> None:
+    """SQLite itself undoes a transaction that meets a full disk, but not one that is refused a
+    value after some rows are in."""
+    store = SqliteStore(tmp_path / "ledger.db")
+    await store.open()
+    bad = Batch((Put("b", object()),), {})  # type: ignore[arg-type]
+    with pytest.raises(WriteFailed):
+        await store.append([pair(1), bad], 1)
+    assert await store.append([pair(1)], 1) == [1]
+    with pytest.raises(OverflowError):
+        await store.append([pair(2)], 1 << 70)
+    await check(store, 1)
+    assert await store.append([pair(2)], 1) == [2]
+    await check(store, 2)
+    await store.close()
+
+
 @pytest.mark.parametrize("round_", range(15))
 async def test_even_when_every_task_is_cancelled_a_group_is_whole(
     round_: int, tmp_path: Path

@@ -49,6 +49,14 @@ def overwrite(path: Path, offset: int, junk: bytes) -> None:
         file.write(junk)
 
 
+def swap_pages(path: Path, one: int, other: int) -> None:
+    """Each is sound in itself, as after a write that the disk put in the wrong place."""
+    content, size = path.read_bytes(), 4096
+    first, second = (content[size * n : size * (n + 1)] for n in (one, other))
+    overwrite(path, size * one, second)
+    overwrite(path, size * other, first)
+
+
 SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("not a database " * 50), "damaged"),
     "empty": (lambda path: path.write_bytes(b""), "damaged"),
@@ -56,6 +64,7 @@ SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: os.truncate(path, path.stat().st_size - 4096), "damaged"),
     "cut inside a page": (lambda path: os.truncate(path, path.stat().st_size - 100), "damaged"),
     "overwritten": (lambda path: overwrite(path, 4096 * 3, os.urandom(8192)), "damaged"),
+    "pages misplaced": (lambda path: swap_pages(path, 20, 21), r"damaged .* out of order"),
     "no table": (lambda path: sql(path, "DROP TABLE log"), "no such table"),
     "newer": (lambda path: sql(path, f"PRAGMA user_version = {VERSION + 1}"), "newer vCenter"),
     "foreign": (lambda path: sql(path, "PRAGMA application_id = 1"), "another program"),

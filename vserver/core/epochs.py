@@ -21,11 +21,15 @@ class KnownEpochs:
 
 
 class Epochs:
-    def __init__(self, known: KnownEpochs | None = None) -> None:
-        known = known or KnownEpochs()
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        self.changes = 0  # grows with every change, so that a saver knows when it is behind
+
+    def restore(self, known: KnownEpochs) -> None:
+        """What an earlier run has kept; before anything else is heard."""
         self._seen = dict(known.seen)
         self._held = dict(known.held)
-        self.changes = 0  # grows with every change, so that a saver knows when it is behind
 
     def seen(self, vm_id: str) -> int:
         return self._seen.get(vm_id, 0)

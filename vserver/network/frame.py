@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from common.model.profile import ARP, ICMP, ICMP6, IPV4, IPV6, SCTP, TCP, UDP
+from common.model.profile import ARP, ICMP, ICMP6, IPV4, IPV6, SCTP, TCP, UDP, PortRange
 
 RARP = 0x8035
 VLAN_TAGS = frozenset({0x8100, 0x88A8})
 IP_TYPES = frozenset({IPV4, IPV6})
 WITH_PORTS = frozenset({TCP, UDP, SCTP})
+ALL_PORTS = PortRange(0, 65535)
 WITH_TYPES = frozenset({ICMP, ICMP6})
 
 ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT, REDIRECT = 134, 136, 137

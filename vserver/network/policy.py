@@ -25,6 +25,7 @@ from common.model.profile import (
     PortRange,
 )
 from vserver.network.frame import (
+    ALL_PORTS,
     NEIGHBOUR_ADVERTISEMENT,
     RARP,
     REDIRECT,
@@ -123,10 +124,12 @@ def _in_prefix(prefix: str | None, frame: Frame, ip: str) -> bool:
 
 
 def _in_range(ports: PortRange | None, frame: Frame, number: int | None) -> bool:
+    """A later fragment has no ports: only a rule for all ports matches it."""
     if ports is None:
         return True
-    has_ports = frame.is_ip and frame.protocol in WITH_PORTS and number is not None
-    return has_ports and ports.first <= (number or 0) <= ports.last
+    if not frame.is_ip or frame.protocol not in WITH_PORTS:
+        return False
+    return ports == ALL_PORTS or (number is not None and ports.first <= number <= ports.last)
 
 
 def _is_number(wanted: int | None, frame: Frame, number: int | None) -> bool:

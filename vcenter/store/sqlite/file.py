@@ -62,7 +62,7 @@ def unlock(path: Path, fd: int) -> None:
 
 def prepare(path: Path) -> None:
     """Make `path` a database of this version, or raise `StoreUnusable` and leave it as it was."""
-    with _explained(path):
+    with explained(path):
         if not path.exists():
             _create(path)
         _check_header(path)
@@ -73,7 +73,7 @@ def prepare(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """SQLite's and the system's words, with what to do about them."""
     try:
         yield

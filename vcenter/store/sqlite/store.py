@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -52,7 +51,8 @@ class SqliteStore:
             reader = await stack.enter_async_context(_connect(self._path))
             await _run(reader, schema.READER_SETTINGS)
             opened = _Opened(Writer(writer), reader, stack)
-            await opened.writer.refresh()
+            with file.explained(self._path):
+                await opened.writer.refresh()
             opened.resources = stack.pop_all()
             self._opened = opened
 
@@ -72,7 +72,7 @@ class SqliteStore:
         """Reads by a connection of its own: as long as its one statement runs, it sees one state.
         The WAL cannot restart meanwhile, so a reader should not dawdle."""
         self._use()
-        with self._reading():
+        with file.explained(self._path):
             async with _connect(self._path) as reader:
                 await _run(reader, schema.READER_SETTINGS)
                 cursor = await reader.execute(schema.SNAPSHOT)
@@ -86,7 +86,7 @@ class SqliteStore:
         last, reached = self._use().writer.revision, max(after, 0)
         while reached < last:
             until = min(reached + _PAGE_REVISIONS, last)
-            with self._reading():
+            with file.explained(self._path):
                 entries = await self._page(reached, until)
             if not entries or entries[0].revision != reached + 1:
                 raise Compacted(await self._compacted())
@@ -115,13 +115,6 @@ class SqliteStore:
         if not self._opened:
             raise RuntimeError("the store is not open")
         return self._opened
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise file.damaged(self._path, str(error)) from error
 
     def _lock(self, stack: AsyncExitStack) -> None:
         """Not in a thread: if we were cancelled while waiting for it, nobody would unlock."""

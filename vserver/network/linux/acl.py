@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from common.model.profile import ARP, ICMP6, IPV6, Acl, AclRule, Action, Direction, PortRange
-from vserver.network.frame import IP_TYPES, RARP, WITH_PORTS, WITH_TYPES
+from vserver.network.frame import ALL_PORTS, IP_TYPES, RARP, WITH_PORTS, WITH_TYPES
 
 _ND = "ether type 0x86dd meta l4proto 58 @th,0,8 133-136"
 _ANY_IP = "ether type != 0x8100 ether type != 0x88a8"  # l4proto says the rest: no set to read back
@@ -97,7 +97,7 @@ def _layer4(rule: AclRule) -> str | None:
     for side, ports in (("sport", rule.source_ports), ("dport", rule.destination_ports)):
         if ports is not None:
             protocols = WITH_PORTS if protocols is None else protocols & WITH_PORTS
-            parts.append(f"th {side} {_range(ports)}")
+            parts += [] if ports == ALL_PORTS else [f"th {side} {_range(ports)}"]
     for offset, number in ((0, rule.icmp_type), (8, rule.icmp_code)):
         if number is not None:
             protocols = WITH_TYPES if protocols is None else protocols & WITH_TYPES

@@ -7,25 +7,26 @@ that `open` returns, whoever makes them and whenever, until `purge`; this proces
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import structlog
 
 from common.errors import Reason, Refusal
 from common.model.profile import Capability
 from common.model.wanted import WantedNetwork
-from vserver.network.linux import links, readback, tunnel
+from vserver.network.linux import links, readback, tunnel, view
 from vserver.network.linux.checked import check_device, check_port
 from vserver.network.linux.command import Commands
 from vserver.network.linux.expectation import Expectation
-from vserver.network.linux.links import Link, netlink
+from vserver.network.linux.links import netlink
 from vserver.network.linux.probe import Finding, probe
 from vserver.network.linux.readback import Listing
 from vserver.network.linux.table import Table
-from vserver.network.port import Observed, ObservedPort, Port
+from vserver.network.port import Observed, Port
 
-_TUNNEL = re.compile(r"vx-([0-9]+)")
-_BRIDGE = re.compile(r"br-[0-9]+")
+_log = structlog.get_logger()
 
 
 class LinuxNetwork:
@@ -56,19 +57,12 @@ class LinuxNetwork:
             await self._commands.nft(self._table.base())
             listing = await self._known()
             async with netlink(self._netns) as ip:
-                strays = self._strays(await links.links(ip), listing)
+                strays = view.strays(await links.links(ip), listing, self._table.prefixes)
             if strays:
                 await self._commands.nft([self._table.close(device) for device in strays])
 
     async def close(self) -> None:
         """Nothing is held between calls."""
-
-    def _strays(self, all_links: list[Link], listing: Listing) -> list[str]:
-        """Taps on a VNI's bridge whose names the table does not close by itself."""
-        bridges = {link.index for link in all_links if _BRIDGE.fullmatch(link.name)}
-        known = listing.devices() | listing.elements.get("closed", {}).keys()
-        taps = [link.name for link in all_links if link.kind == "tun" and link.master in bridges]
-        return [n for n in taps if n not in known and not n.startswith(self._table.prefixes)]
 
     async def capabilities(self) -> frozenset[Capability]:
         return frozenset(f.capability for f in await self._found() if f.works and f.capability)
@@ -83,37 +77,27 @@ class LinuxNetwork:
         return self._findings
 
     async def observe(self) -> Observed:
+        """Also mends what closes taps by default, at once: that is nobody's wish to wait for."""
         async with self._lock:
-            listing = await self._known()
-            intact = await self._expectation.compare(listing)
+            found = await self._expectation.compare(await self._known())
+            if not found.has_base:
+                _log.warning("network.base_rules_changed", table=self._table.name)
+                await self._commands.nft(self._table.base())
             async with netlink(self._netns) as ip:
-                all_links = await links.links(ip)
-                by_name = {link.name: link for link in all_links}
-                ports = {
-                    port.device: ObservedPort(port, is_intact, _is_attached(by_name, port))
-                    for port, is_intact in intact.items()
-                }
-                return Observed(ports, await self._networks(ip, by_name))
+                by_name = {link.name: link for link in await links.links(ip)}
+                entries = await tunnel.entries(ip)
+        return view.observed(found.ports, by_name, entries)
 
     async def _known(self) -> Listing:
         """The table, after closing what nobody can vouch for: a port without a readable spec."""
         listing = await readback.read(self._commands, self._table.name)
         unknown = sorted(d for d in listing.devices() if listing.port(d) is None)
         if unknown:
-            await self._commit([line for d in unknown for line in self._table.drop(d)])
+            _log.warning("network.unknown_ports_closed", devices=unknown)
+            drops = [line for device in unknown for line in self._table.drop(device)]
+            await self._commit([*self._table.base(), *drops])
             listing = await readback.read(self._commands, self._table.name)
         return listing
-
-    async def _networks(self, ip: Any, by_name: dict[str, Link]) -> dict[int, WantedNetwork]:
-        networks = {}
-        for name, device in by_name.items():
-            found = _TUNNEL.fullmatch(name)
-            if found and device.is_ours and device.is_up:
-                vni = int(found[1])
-                bridge = by_name.get(links.bridge_name(vni))
-                if bridge and bridge.is_up and device.master == bridge.index:
-                    networks[vni] = await tunnel.observed(ip, device, vni)
-        return networks
 
     async def apply_network(self, wanted: WantedNetwork) -> None:
         async with self._lock, netlink(self._netns) as ip:
@@ -147,7 +131,7 @@ class LinuxNetwork:
         tap = await links.find(ip, port.device)
         if tap is None or tap.master == bridge.index:
             return
-        await self._commit([*self._table.base(), *self._table.put(_closed(port))])
+        await self._commit([*self._table.base(), *self._table.put(replace(port, is_open=False))])
         await ip.link("set", index=tap.index, master=bridge.index)
 
     async def _commit(self, lines: Sequence[str]) -> None:
@@ -177,12 +161,3 @@ class LinuxNetwork:
                     if link.is_ours:
                         await ip.link("del", index=link.index)
             await self._commands.nft(self._table.delete())
-
-
-def _closed(port: Port) -> Port:
-    return Port(port.device, port.mac, port.ips, port.vni, port.profile, is_open=False)
-
-
-def _is_attached(by_name: dict[str, Link], port: Port) -> bool:
-    tap, bridge = by_name.get(port.device), by_name.get(links.bridge_name(port.vni))
-    return bool(tap and bridge and tap.master == bridge.index)

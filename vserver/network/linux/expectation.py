@@ -9,6 +9,7 @@ compiles policy differently, old rules differ too, and are applied anew.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from vserver.network.linux import readback
 from vserver.network.linux.command import Commands
@@ -17,6 +18,14 @@ from vserver.network.linux.table import Table
 from vserver.network.port import Port
 
 SCRATCH = "vsignal-scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether taps are closed by default, and whether each port is as it was put in place."""
+
+    has_base: bool
+    ports: dict[Port, bool]
 
 
 class Expectation:
@@ -28,14 +37,13 @@ class Expectation:
         self._learned: dict[Port, dict[str, list[str]]] = {}
         self._base: Listing | None = None
 
-    async def compare(self, listing: Listing) -> dict[Port, bool]:
-        """Every port that the table holds, and whether it is intact."""
-        found = [listing.port(device) for device in sorted(listing.devices())]
-        ports = [port for port in found if port is not None]
-        base = await self._learn(ports)
-        has_base = listing.has_base(base)
-        prefixes = self._scratch.prefixes
-        return {p: has_base and listing.has_port(p, self._learned[p], prefixes) for p in ports}
+    async def compare(self, listing: Listing) -> Comparison:
+        devices = [listing.port(device) for device in sorted(listing.devices())]
+        ports = [port for port in devices if port is not None]
+        has_base = listing.has_base(await self._learn(ports))
+        learned, prefixes = self._learned, self._scratch.prefixes
+        intact = {p: has_base and listing.has_port(p, learned[p], prefixes) for p in ports}
+        return Comparison(has_base, intact)
 
     async def _learn(self, ports: list[Port]) -> Listing:
         """Make sure that every one of these is known, and forget all others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from common.errors import Refusal
 from common.model.profile import (
     Acl,
     AclRule,
@@ -48,6 +49,7 @@ async def probe(commands: Commands) -> list[Finding]:
         Finding("priority", False, "nftables cannot queue by priority; no port asks for it here"),
         await _links(commands, "bridge"),
         await _links(commands, "vxlan id 1 dstport 0"),
+        await _netfilter(commands),
     ]
 
 
@@ -79,6 +81,19 @@ async def _links(commands: Commands, kind: str) -> Finding:
     name = kind.split(" ", 1)[0]
     works = await _link(commands, kind)
     return Finding(name, works, f"{name} devices {'can' if works else 'cannot'} be made")
+
+
+async def _netfilter(commands: Commands) -> Finding:
+    """A host firewall that sees bridged frames may drop what a profile permits."""
+    key = "net.bridge.bridge-nf-call-iptables"
+    try:
+        is_apart = (await commands.run(["sysctl", "-n", key])).strip() == "0"
+    except Refusal:
+        is_apart = True  # br_netfilter is not loaded
+    text = "is" if not is_apart else "is not"
+    return Finding(
+        "host firewall apart", is_apart, f"the VMs' traffic {text} subject to iptables: {key}"
+    )
 
 
 async def _link(commands: Commands, kind: str) -> bool:

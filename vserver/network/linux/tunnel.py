@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -72,17 +74,24 @@ async def _underlay_mtu(ip: Any, vtep: str) -> int:
     return 0
 
 
-async def entries(ip: Any, device: Link) -> tuple[dict[str, str], set[str]]:
-    """What the tunnel does now: MAC to remote end, and the ends that get frames for all."""
-    forwards: dict[str, str] = {}
-    vteps: set[str] = set()
-    async for message in await ip.fdb("dump", ifindex=device.index):
-        mac, remote = message.get("lladdr"), message.get("dst")
+@dataclass(slots=True)
+class Entries:
+    """What a tunnel does now: MAC to remote end, and the ends that get frames for all."""
+
+    forwards: dict[str, str] = field(default_factory=dict)
+    vteps: set[str] = field(default_factory=set)
+
+
+async def entries(ip: Any, **only: int) -> defaultdict[int, Entries]:
+    """By index of the tunnel device. One dump serves all of them."""
+    found: defaultdict[int, Entries] = defaultdict(Entries)
+    async for message in await ip.fdb("dump", **only):
+        mac, remote, index = message.get("lladdr"), message.get("dst"), message["ifindex"]
         if remote and mac == FOR_ALL:
-            vteps.add(remote)
+            found[index].vteps.add(remote)
         elif remote:
-            forwards[mac] = remote
-    return forwards, vteps
+            found[index].forwards[mac] = remote
+    return found
 
 
 async def point(ip: Any, device: Link, wanted: WantedNetwork, vtep: str) -> None:
@@ -90,18 +99,18 @@ async def point(ip: Any, device: Link, wanted: WantedNetwork, vtep: str) -> None
 
     Our own end is left out wherever it is named: it would send our frames back to us.
     """
-    now, now_all = await entries(ip, device)
+    now = (await entries(ip, ifindex=device.index))[device.index]
     target = {f.mac: f.vtep_address for f in wanted.forwards if f.vtep_address != vtep}
-    target_all = set(wanted.vteps) - {vtep}
+    vteps = set(wanted.vteps) - {vtep}
     for mac, remote in target.items():
-        if now.get(mac) != remote:
+        if now.forwards.get(mac) != remote:
             await _forward(ip, device, mac, remote)
-    for remote in target_all - now_all:
+    for remote in vteps - now.vteps:
         await ip.fdb("append", ifindex=device.index, lladdr=FOR_ALL, dst=remote, flags=FLAG_SELF)
-    for remote in now_all - target_all:
+    for remote in now.vteps - vteps:
         await _forget(ip, device, FOR_ALL, remote)
-    for mac in now.keys() - target.keys():
-        await _forget(ip, device, mac, now[mac])
+    for mac in now.forwards.keys() - target.keys():
+        await _forget(ip, device, mac, now.forwards[mac])
         await links.drop_entry(ip, device.index, mac)
 
 
@@ -120,12 +129,11 @@ async def _forget(ip: Any, device: Link, mac: str, remote: str) -> None:
             raise
 
 
-async def observed(ip: Any, device: Link, vni: int) -> WantedNetwork:
+def to_wanted(device: Link, vni: int, now: Entries) -> WantedNetwork:
     """In canonical order: forwards by MAC, ends by text."""
-    forwards, vteps = await entries(ip, device)
     return WantedNetwork(
         vni=vni,
         network=device.alias.removeprefix(links.MARK).strip(),
-        forwards=tuple(Forward(mac, forwards[mac]) for mac in sorted(forwards)),
-        vteps=tuple(sorted(vteps)),
+        forwards=tuple(Forward(mac, now.forwards[mac]) for mac in sorted(now.forwards)),
+        vteps=tuple(sorted(now.vteps)),
     )

@@ -1,0 +1,108 @@
+"""Our own daemons in the lab: a vCenter in its namespace, an agent on every host."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deploy.lab import shell
+from deploy.lab.host import Host
+from deploy.lab.lab import Lab
+from deploy.lab.names import CHECKOUT
+
+BIN = Path(sys.executable).parent
+PORT = 7400
+
+
+class Daemon:
+    """A process with a configuration file and a log; `stop` is what systemd would do."""
+
+    def __init__(self, netns: str, work: Path, program: str, config: str) -> None:
+        work.mkdir(exist_ok=True)
+        self.log = work / f"{program}.log"
+        self.pid_file = work / f"{program}.pid"
+        self._netns = netns
+        self._argv = [str(BIN / program), "run", "--config", str(work / f"{program}.toml")]
+        (work / f"{program}.toml").write_text(config)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                shell.inside(self._netns, self._argv),
+                cwd=CHECKOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C at the demo is for the demo
+            )
+        self.pid_file.write_text(str(self.process.pid))
+
+    def stop(self) -> int:
+        """SIGTERM, and wait: a clean stop."""
+        return self._end(signal.SIGTERM)
+
+    def kill9(self) -> int:
+        """What a power cut leaves of a process."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, sig: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        os.kill(self.process.pid, sig)
+        code = self.process.wait(20)
+        self.process = None
+        return code
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def tail(self, lines: int = 20) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def vcenter(lab: Lab, lease_seconds: float = 6.0) -> Daemon:
+    """Listens in its namespace for the agents, and on a unix socket for the operator."""
+    work = lab.names.work / "vcenter"
+    config = f"""
+domain = "lab"
+listen = ["{lab.vcenter_address}:{PORT}", "unix:{socket_of(lab)}"]
+store = "sqlite:{work}/ledger.db"
+lease_seconds = {lease_seconds}
+trusted_networks = ["10.0.0.0/24"]
+log = {{format = "json"}}
+"""
+    return Daemon(lab.vcenter_netns, work, "vcenter", config)
+
+
+def socket_of(lab: Lab) -> Path:
+    """Where `vctl --server unix:PATH` reaches the vCenter from any namespace."""
+    return lab.names.work / "vcenter.sock"
+
+
+def agent(lab: Lab, host: Host, extra: str = "") -> Daemon:
+    """`extra` is appended to the configuration: attachments, capacity …"""
+    config = f"""
+server_id = "h{host.number}"
+name = "{host.netns}"
+management_address = "{host.address}"
+vtep_address = "{host.address}"
+vcenter = ["{lab.vcenter_address}:{PORT}"]
+state_dir = "{host.work}/agent-state"
+migration_uri = "{host.peer_uri}"
+libvirt = {{uri = "{host.libvirt_uri}"}}
+log = {{format = "json"}}
+{extra}
+"""
+    return Daemon(host.netns, host.work / "agent", "vserver", config)
+
+
+def wait_socket(path: Path, timeout: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} did not appear in {timeout} s")
+        time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""What the tests share: a real vCenter on a real socket, clients, and agents that do as told."""

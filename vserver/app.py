@@ -1,0 +1,172 @@
+"""Composition of one agent. Everything it needs of the world is handed in.
+
+So the same agent runs on a host, in a test beside twenty others, and under virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from common import log
+from common.clock import Clock
+from common.codec.server import to_server
+from common.pb.vsignal.v1 import session_pb2
+from vserver.announcing import Announcing
+from vserver.config import AgentConfig
+from vserver.core.announce import Announcer
+from vserver.core.epochs import Epochs
+from vserver.core.wanted import Wanted
+from vserver.dataplane import DataPlane
+from vserver.executor import Executor
+from vserver.facts import describe
+from vserver.guests import Guests
+from vserver.hearing import Hearing
+from vserver.hypervisor.port import Hypervisor
+from vserver.link import Link
+from vserver.monitor import Monitor
+from vserver.moves import Moves
+from vserver.network.port import Network
+from vserver.outbox import Outbox
+from vserver.session import Session
+from vserver.state import Keeper, State
+from vserver.steps import Steps
+from vserver.wake import Bell
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The world, as the agent meets it. `links`: one a vCenter, in order of preference."""
+
+    clock: Clock
+    links: Sequence[Link]
+    hypervisor: Hypervisor
+    network: Network
+    state: State
+    version: str = "0"
+    chance: random.Random = field(default_factory=random.Random)
+
+
+class Agent:
+    """One vServer. Stopping it changes no VM and closes no port."""
+
+    def __init__(self, config: AgentConfig, parts: Parts) -> None:
+        self.config = config
+        self._parts = parts
+        self._news = Bell()
+        clock, hypervisor = parts.clock, parts.hypervisor
+        self.epochs = Epochs()
+        self.wanted = Wanted(self.epochs)
+        self.outbox = Outbox()
+        self.guests = Guests(hypervisor, self._guests_changed)
+        self.plane = DataPlane(parts.network, self.guests.taps)
+        announcer = Announcer(self.epochs)
+        hearing = Hearing(self.wanted, self.epochs, self._wanted_changed)
+        self.session = Session(
+            parts.links, hearing, self.outbox, self.guests.truth, clock, parts.chance
+        )
+        self.executor = Executor(
+            self.wanted, self.guests, self.plane, lambda: self.monitor.wake.ring(), clock
+        )
+        self.announcing = Announcing(
+            config.server_id,
+            announcer,
+            self.wanted,
+            self.guests,
+            self.epochs,
+            lambda: self.session.link,
+            clock,
+        )
+        self.monitor = Monitor(
+            hypervisor,
+            self.wanted,
+            self.guests,
+            self.plane,
+            self.epochs,
+            announcer,
+            self.session,
+            self.outbox,
+            clock,
+        )
+        steps = Steps(
+            self.wanted,
+            self.epochs,
+            self.guests,
+            self.plane,
+            hypervisor,
+            clock,
+            self._news.next,
+            self.outbox.progress,
+        )
+        self.moves = Moves(steps, self.outbox.outcome)
+        self.keeper = Keeper(self.epochs, parts.state, clock)
+        self._announcer = announcer
+
+    async def run(
+        self, stopping: asyncio.Event | None = None, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """Until `stopping` is set, or it is cancelled. Raises what the hypervisor or the network
+        raise if they cannot be opened. An agent runs once."""
+        parts = self._parts
+        try:
+            self.epochs.restore(await parts.state.load())
+            await parts.hypervisor.open()
+            await self.plane.open()
+            hello = await self._hello()
+            await self._serve(hello, stopping or asyncio.Event(), ready)
+        finally:
+            await self.keeper.keep()
+            for link in parts.links:
+                await link.close()
+            await parts.network.close()
+            await parts.hypervisor.close()
+
+    async def _hello(self) -> session_pb2.Hello:
+        """`resume_revision` stays 0: no stream can say that it resumed, so each tells everything."""
+        facts = await self._parts.hypervisor.facts()
+        _log.info("host", hypervisor=facts.hypervisor, acceleration=facts.acceleration)
+        server = describe(self.config, facts, self.plane.capabilities)
+        return session_pb2.Hello(server=to_server(server), version=self._parts.version)
+
+    async def _serve(
+        self, hello: session_pb2.Hello, stopping: asyncio.Event, ready: Callable[[], None]
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            loops = (
+                self.guests.follow(),
+                self.executor.beat(),
+                self.executor.run(),
+                self.moves.run(),
+                self.announcing.run(),
+                self.monitor.run(),
+                self.keeper.run(),
+                self.session.run(hello),
+            )
+            running = [tasks.create_task(loop) for loop in loops]
+            ready()
+            await stopping.wait()
+            for task in running:
+                task.cancel()
+
+    def _wanted_changed(self, vm_id: str | None) -> None:
+        """Of one VM, of the networks (""), or of everything (None)."""
+        if vm_id is None:
+            self._announcer.reattached()
+            self.moves.consider_all()
+            self.moves.repeat()
+            self.monitor.wake.ring()
+        elif vm_id:
+            self.moves.consider(vm_id)
+        self.executor.wake.ring()
+        self.announcing.wake.ring()
+        self.keeper.wake.ring()
+        self._news.ring()
+
+    def _guests_changed(self) -> None:
+        self.executor.wake.ring()
+        self.announcing.wake.ring()
+        self.monitor.wake.ring()

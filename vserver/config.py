@@ -1,0 +1,105 @@
+"""The agent's configuration file (TOML), as in `vserver check-config --config FILE`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from common.config import Section
+from common.log import LogSettings
+from common.model.identity import MAX_VNI, parse_ip, parse_mac, parse_name
+
+Name = Annotated[str, AfterValidator(parse_name)]
+Ip = Annotated[str, AfterValidator(parse_ip)]
+Mac = Annotated[str, AfterValidator(parse_mac)]
+
+
+def _address(text: str) -> str:
+    """Where a vCenter listens: `host:port`, `[v6]:port`, or `unix:/path` (also `unix:///path`)."""
+    if text.startswith("unix:/"):
+        return text
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or not colon or (":" in host and not bracketed):
+        raise ValueError(f"write host:port, [v6]:port or unix:/path, not {text!r}")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"not a port: {port!r}")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class HypervisorKind(StrEnum):
+    LIBVIRT = "libvirt"
+    MEMORY = "memory"  # no real VMs: for tests and the demo
+
+
+class NetworkKind(StrEnum):
+    LINUX = "linux"
+    MEMORY = "memory"
+
+
+class LibvirtSettings(Section):
+    uri: str = "qemu:///system"
+
+
+class CapacitySettings(Section):
+    """What this host offers to VMs, where it is not what was probed."""
+
+    vcpus: int | None = Field(default=None, ge=1)
+    memory_mib: int | None = Field(default=None, ge=1)
+
+
+class AttachmentSettings(Section):
+    """To whom a VM without metadata of ours belongs: by the bridge or libvirt network it is on."""
+
+    bridge: str = ""
+    libvirt_network: str = ""
+    tenant: Name
+    network: Name | None = None
+    vni: int = Field(default=0, ge=0, le=MAX_VNI)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.bridge) == bool(self.libvirt_network):
+            raise ValueError("give either bridge or libvirt_network")
+        if self.network is None and not self.vni:
+            raise ValueError("give network, vni, or both")
+        return self
+
+
+class AgentConfig(Section):
+    """One vServer. Only what cannot be probed has to be said."""
+
+    server_id: Name
+    name: str = Field(default="", max_length=255)
+    management_address: Ip
+    vtep_address: Ip
+    mac_address: Mac | None = None
+    site: Name | None = None
+    vcenter: tuple[Address, ...] = Field(min_length=1, max_length=16)
+    state_dir: Path
+    hypervisor: HypervisorKind = HypervisorKind.LIBVIRT
+    network: NetworkKind = NetworkKind.LINUX
+    migration_uri: str = Field(default="", max_length=255)
+    libvirt: LibvirtSettings = LibvirtSettings()
+    capacity: CapacitySettings = CapacitySettings()
+    attachment: tuple[AttachmentSettings, ...] = ()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for kind in ("bridge", "libvirt_network"):
+            places = [place for a in self.attachment if (place := getattr(a, kind))]
+            twice = sorted({place for place in places if places.count(place) > 1})
+            if twice:
+                raise ValueError(f"attachment: {kind} {', '.join(twice)} is said twice")
+        if len(set(self.vcenter)) != len(self.vcenter):
+            raise ValueError("vcenter: the same address twice")
+        if not self.state_dir.is_absolute():
+            raise ValueError(f"state_dir: not an absolute path: {self.state_dir}")
+        return self

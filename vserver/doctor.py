@@ -1,0 +1,99 @@
+"""`vserver doctor`: what this host can do and what not, probed now. It changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Protocol, runtime_checkable
+
+from common.clock import Clock
+from common.errors import Refusal
+from common.model.profile import Capability
+from vserver.adaptors import hypervisor, network
+from vserver.config import AgentConfig
+from vserver.guests import FAILURES
+from vserver.hypervisor.port import HostFacts
+from vserver.network.port import Network
+
+NEEDED = frozenset({Capability.ACL, Capability.ANTI_SPOOFING})  # without them no port is safe
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried. `vital`: without it this host can hold no VM safely."""
+
+    part: str
+    name: str
+    works: bool
+    text: str
+    vital: bool = False
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """A network adaptor that can say more than which capabilities it has."""
+
+    async def diagnose(self) -> list[tuple[str, bool, str]]: ...
+
+
+async def examine(config: AgentConfig, clock: Clock) -> list[Finding]:
+    """The hypervisor first, then the data plane. Neither is opened for work."""
+    return [*await _hypervisor(config, clock), *await _network(network(config, clock))]
+
+
+def is_fit(findings: list[Finding]) -> bool:
+    return all(finding.works for finding in findings if finding.vital)
+
+
+def as_data(findings: list[Finding]) -> dict[str, object]:
+    """For `-o json`."""
+    return {"fit": is_fit(findings), "findings": [asdict(finding) for finding in findings]}
+
+
+async def _hypervisor(config: AgentConfig, clock: Clock) -> list[Finding]:
+    part = config.hypervisor.value
+    try:
+        adaptor = hypervisor(config, clock)
+    except ImportError as error:
+        text = f"{error}: install vsignal with its extra `hosts`"
+        return [Finding(part, "bindings", False, text, vital=True)]
+    try:
+        await adaptor.open()
+        return _facts(part, await adaptor.facts())
+    except FAILURES as error:
+        return [Finding(part, "connection", False, _words(error), vital=True)]
+    finally:
+        await adaptor.close()
+
+
+def _facts(part: str, facts: HostFacts) -> list[Finding]:
+    fast = facts.acceleration == "kvm"
+    text = facts.acceleration if fast else f"{facts.acceleration}: guests run, but slowly"
+    capacity = f"{facts.capacity.vcpus} CPUs, {facts.capacity.memory_mib} MiB"
+    return [
+        Finding(part, "connection", True, f"{facts.hypervisor} {facts.version}", vital=True),
+        Finding(part, "capacity", True, f"{capacity}, CPU model {facts.cpu_model or 'unknown'}"),
+        Finding(part, "acceleration", fast, text),
+    ]
+
+
+async def _network(adaptor: Network) -> list[Finding]:
+    try:
+        can = await adaptor.capabilities()
+        details = await adaptor.diagnose() if isinstance(adaptor, Diagnosing) else []
+    except FAILURES as error:
+        return [Finding(adaptor.name, "probe", False, _words(error), vital=True)]
+    findings = [Finding(adaptor.name, name, works, text) for name, works, text in details]
+    return findings + [
+        Finding(adaptor.name, f"enforces {c.value}", c in can, _enforced(c in can), c in NEEDED)
+        for c in Capability
+    ]
+
+
+def _enforced(can: bool) -> str:
+    return "yes" if can else "a profile that needs it is refused here"
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, Refusal):
+        return error.message
+    return str(error) or "it did not answer in time"
