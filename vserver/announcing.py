@@ -56,6 +56,10 @@ class Announcing:
                         tasks.create_task(self._say(link, message))
                 await self.wake.heard(self._announcer.next_due(now))
 
+    def problem(self, vm_id: str) -> str:
+        """Why the VM's registration was refused; "" if it was not."""
+        return self._announcer.problem(vm_id)
+
     async def _say(self, link: Link, message: Message) -> None:
         try:
             async with self._turn:

@@ -126,7 +126,7 @@ class Agent:
             await parts.hypervisor.close()
 
     async def _hello(self) -> session_pb2.Hello:
-        """`resume_revision` stays 0: no stream can say that it resumed, so each tells everything."""
+        """`resume_revision` stays 0: no stream can say that it resumed, so each tells all."""
         facts = await self._parts.hypervisor.facts()
         _log.info("host", hypervisor=facts.hypervisor, acceleration=facts.acceleration)
         server = describe(self.config, facts, self.plane.capabilities)

@@ -177,10 +177,13 @@ def to_vm_status(status: VmStatus) -> signaling_pb2.VmStatus:
 
 
 def from_vm_status(check: Checker, wire: signaling_pb2.VmStatus) -> VmStatus:
+    state = VM_STATE.read(check, "state", wire.state)
+    lost = state is VmState.LOST_NEEDS_FENCE
+    check.require(not lost, "state", "a host cannot say of a VM that it is lost")
     return VmStatus(
         vm_id=check.parse("vm_id", parse_vm_id, wire.vm_id, ""),
         epoch=wire.epoch,
-        state=VM_STATE.read(check, "state", wire.state, VmState.SHUT_OFF),
+        state=state,
         cpu_percent=wire.cpu_percent,
         memory_used_mib=wire.memory_used_mib,
         applied_hash=wire.applied_hash[:64],

@@ -75,7 +75,7 @@ def _from_interfaces(check: Checker, wire: pb.Vm) -> tuple[Interface, ...]:
     for index, interface in enumerate(wire.interfaces):
         with check.at(f"interfaces[{index}]"):
             found.append(_from_interface(check, interface))
-    macs = [(i.vni, i.mac) for i in found]
+    macs = [i.mac for i in found]
     check.require(len(set(macs)) == len(macs), "interfaces", "the same MAC twice")
     return tuple(found)
 

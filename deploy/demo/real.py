@@ -57,8 +57,12 @@ class RealStage:
         answer = self._current(actor).console(f"nc -w 1 127.0.0.1 {port} </dev/null && echo yes")
         return "yes" in answer
 
+    def probe(self, vni: int, address: str, host: int) -> Probe:
+        """The host must have a VM of that network, or it has no bridge for it."""
+        return self._lab.probe("eye", on=host, bridge=f"br-{vni}", address=address)
+
     def place_probe(self, vni: int, address: str, host: int) -> None:
-        self._probe = self._lab.probe("eye", on=host, bridge=f"br-{vni}", address=address)
+        self._probe = self.probe(vni, address, host)
 
     @property
     def _eye(self) -> Probe:

@@ -113,7 +113,7 @@ class Story:
                     f"{actor.name}: {actor.tenant} {actor.ip} {actor.mac} on h{actor.host}"
                 )
             records = [
-                until(f"{a.name} registered", partial(_registered, control, a)) for a in ACTORS
+                until(f"{a.name} registered", partial(registered, control, a)) for a in ACTORS
             ]
             self.seen["vms"] = len(records)
             owners = [r.record.location.server_id for r in records]
@@ -231,7 +231,7 @@ def _attached(control: Control) -> list[directory_pb2.ServerLoad]:
     return live if len(live) >= 3 else []
 
 
-def _registered(control: Control, actor: Actor) -> directory_pb2.GetVmResponse | None:
+def registered(control: Control, actor: Actor) -> directory_pb2.GetVmResponse | None:
     """Registered, running, and with its policy read back from the data plane by its host."""
     found = control.vm(actor.vm_id)
     if found is None or found.record.location.state != types_pb2.VM_STATE_RUNNING:

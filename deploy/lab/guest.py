@@ -22,10 +22,7 @@ class Nic:
     vni: int
     ip: str = ""
     network: str = "blue"
-
-    @property
-    def bridge(self) -> str:
-        return f"br-{self.vni}"
+    bridge: str = "vsignal"  # the agent's intake; without an agent name the VNI's own
 
 
 @dataclass(frozen=True)

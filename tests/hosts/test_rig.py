@@ -8,33 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from deploy.lab import Guest, GuestSpec, Host, Lab, Nic, Probe, netns
+from deploy.lab import Guest, GuestSpec, Lab, Nic, Probe, netns
 from deploy.lab.blackout import Blackout
+from deploy.lab.overlay import flood
 
 VNI = 1001
 BRIDGE = f"br-{VNI}"
-A = GuestSpec("a", (Nic("52:54:00:00:00:0a", VNI, "10.1.0.1/24"),), tenant="acme", group="web")
-B = GuestSpec("b", (Nic("52:54:00:00:00:0b", VNI, "10.1.0.2/24"),), tenant="acme")
+A = GuestSpec(
+    "a", (Nic("52:54:00:00:00:0a", VNI, "10.1.0.1/24", bridge=BRIDGE),), tenant="acme", group="web"
+)
+B = GuestSpec("b", (Nic("52:54:00:00:00:0b", VNI, "10.1.0.2/24", bridge=BRIDGE),), tenant="acme")
 MS = 1_000_000
-
-
-def join_overlay(lab: Lab, host: Host) -> None:
-    """A bridge and a VXLAN that floods to every other host: enough without any agent."""
-    vxlan = f"vx-{VNI}"
-    others = [other.address for other in lab.hosts if other is not host]
-    local = f"id {VNI} dstport 4789 local {host.address} nolearning dev eth0"
-    host.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
-    host.run(["ip", "link", "add", vxlan, "type", "vxlan", *local.split()])
-    for other in others:
-        host.run(["bridge", "fdb", "append", "00:00:00:00:00:00", "dev", vxlan, "dst", other])
-    host.run(["ip", "link", "set", vxlan, "master", BRIDGE, "up"])
-    host.run(["ip", "link", "set", BRIDGE, "up"])
 
 
 @pytest.fixture(scope="module")
 def overlay(lab: Lab) -> Lab:
-    for host in lab.hosts:
-        join_overlay(lab, host)
+    flood(lab, VNI)
     return lab
 
 

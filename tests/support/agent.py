@@ -6,8 +6,8 @@ It attaches, keeps what it hears, answers Asks with `truth`, and sends what the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -89,6 +89,21 @@ class Agent:
         self._stream.cancel()
         with suppress(asyncio.CancelledError, grpc.RpcError):
             await self._listening
+
+    @asynccontextmanager
+    async def beating(self, every: float = 0.05) -> AsyncIterator[None]:
+        """Reports on a beat, as an agent does, so that its lease does not lapse."""
+
+        async def beat() -> None:
+            while self.attached:
+                await self.say(report=signaling.ReportRequest())
+                await asyncio.sleep(every)
+
+        beats = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beats.cancel()
 
     async def say(self, **message: Any) -> None:
         await self._stream.write(session.AgentMessage(**message))

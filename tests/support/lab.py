@@ -58,9 +58,8 @@ class Lab:
 
     async def start(self) -> None:
         address = f"unix:{self.folder}/vcenter.sock"
-        config = Config(
-            listen=(address,), **{"store": "memory", "drain_seconds": 0.0} | self._settings
-        )
+        defaults = {"store": "memory", "drain_seconds": 0.0, "lease_seconds": 300.0}
+        config = Config(listen=(address,), **defaults | self._settings)
         self.center = VCenter(config, self.store, self._clock)
         self._stopping = asyncio.Event()
         started = asyncio.Event()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from common import rpc
 from common.clock import SystemClock
-from common.model.vm import Interface, Resources, Vm
+from common.model.vm import Interface, Resources, Vm, VmState
 from common.pb.vsignal.v1 import (
     inventory_pb2,
     inventory_pb2_grpc,
@@ -26,6 +26,7 @@ from vcenter.store.memory import MemoryStore
 from vserver.app import Agent, Parts
 from vserver.config import AgentConfig
 from vserver.hypervisor.memory import MemoryFleet, MemoryHypervisor
+from vserver.hypervisor.memory_vm import CopySpeed
 from vserver.link import GrpcLink
 from vserver.network.fabric import Fabric
 from vserver.network.memory import MemoryNetwork
@@ -110,11 +111,10 @@ class Host:
 class World:
     """One vCenter, its hosts, and an operator."""
 
-    def __init__(self, center: VCenter, store: MemoryStore) -> None:
+    def __init__(self, center: VCenter, speed: CopySpeed) -> None:
         self.center = center
-        self.store = store
         self.clock = SystemClock()
-        self.fleet = MemoryFleet(self.clock)
+        self.fleet = MemoryFleet(self.clock, speed)
         self.fabric = Fabric(self.clock)
         self.hosts: list[Host] = []
         self.target = f"127.0.0.1:{center.ports[0]}"
@@ -167,6 +167,15 @@ class World:
         request = operations_pb2.WaitOperationRequest(operation_id=operation.operation_id)
         return await self.operations.Wait(request, metadata=OPERATOR, timeout=30)
 
+    def running_on(self, number: int = 1) -> list[str]:
+        """Where the VM really runs (I1)."""
+        vm_id = VM_ID.format(number)
+        return [
+            host.name
+            for host in self.hosts
+            if (vm := host.hypervisor.vms.get(vm_id)) and vm.state is VmState.RUNNING
+        ]
+
     async def close(self) -> None:
         for host in self.hosts:
             await host.kill()
@@ -174,11 +183,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(lease: float = 10.0) -> AsyncIterator[World]:
-    store = MemoryStore()
-    config = Config(listen=("127.0.0.1:0",), store="memory", lease_seconds=lease, drain_seconds=0)
-    async with VCenter(config, store, SystemClock()).running() as center:
-        made = World(center, store)
+async def world(copy_seconds: float = 0.1) -> AsyncIterator[World]:
+    """`copy_seconds`: how long the memory of a VM travels."""
+    config = Config(listen=("127.0.0.1:0",), store="memory", drain_seconds=0)
+    async with VCenter(config, MemoryStore(), SystemClock()).running() as center:
+        made = World(center, CopySpeed(128 * 1024 * 1024 / copy_seconds))
         try:
             await made.declare()
             yield made
@@ -189,5 +198,5 @@ async def world(lease: float = 10.0) -> AsyncIterator[World]:
 async def until(true: Callable[[], bool], within: float = 10.0) -> None:
     """Wait for something that nothing tells of."""
     async with asyncio.timeout(within):
-        while not true():
+        while not true():  # noqa: ASYNC110 - many places, and none of them rings
             await asyncio.sleep(0.01)

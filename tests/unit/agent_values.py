@@ -12,6 +12,7 @@ from vserver.network.port import Port
 VM, OTHER = "6e7c5a52-0000-4000-8000-000000000001", "6e7c5a52-0000-4000-8000-000000000002"
 MAC, MAC_2 = "52:54:00:00:00:01", "52:54:00:00:00:02"
 MOVE = "0b0e0b0e-0000-4000-8000-000000000001"
+PLAIN = Profile()
 RATED = Profile(egress_rate=Rate(8_000_000))
 NIC = Interface(MAC, ("10.1.0.1",), "blue", 1001)
 
@@ -31,7 +32,7 @@ def wanted(
     owned: bool = True,
     ports: PortState = PortState.OPEN,
     step: MoveStep | None = None,
-    profile: Profile = Profile(),
+    profile: Profile = PLAIN,
     nics: tuple[Interface, ...] = (NIC,),
 ) -> WantedVm:
     move = order(step, epoch) if step is not None else None
@@ -50,6 +51,6 @@ def hosted(
 
 
 def port(
-    device: str = "vnet0", *, is_open: bool = True, profile: Profile = Profile(), vni: int = 1001
+    device: str = "vnet0", *, is_open: bool = True, profile: Profile = PLAIN, vni: int = 1001
 ) -> Port:
     return Port(device, MAC, ("10.1.0.1",), vni, profile, is_open)

@@ -78,24 +78,25 @@ class Heard:
         """The right host, for this VM, at the epoch of the order that stands."""
         step = self.outcome.step
         at_source = step in (MoveStep.COPY, MoveStep.ABORT)
-        at_destination = step in (MoveStep.PREPARE, MoveStep.START)
-        expected = {
-            operation.source: at_source or step is MoveStep.CLEAN,
-            operation.destination: at_destination or step is MoveStep.CLEAN,
-        }
+        if step is MoveStep.CLEAN:
+            at_source = operation.phase is not Phase.ABORTING
         return (
             self.outcome.vm_id == operation.vm_id
             and self.outcome.epoch == order_epoch(operation)
-            and expected.get(self.server_id, False)
+            and self.server_id == (operation.source if at_source else operation.destination)
         )
 
     def _acknowledge(self, operation: Operation) -> Operation:
-        """Going back needs both hosts' word: the source runs on, the destination has nothing."""
-        if operation.phase is not Phase.ABORTING:
-            return operation
-        at_source = self.server_id == operation.source
-        good = HostedState.RUNNING if at_source else HostedState.ABSENT
-        if self.outcome.truth is not good or self.server_id in operation.acks:
+        """Going back needs both hosts' word: the source runs on, the destination has nothing.
+
+        Only an answer to the order to go back counts: an earlier one may have been overtaken.
+        """
+        outcome = self.outcome
+        stopped = outcome.step is MoveStep.ABORT and outcome.ok
+        good = (stopped and outcome.truth is HostedState.RUNNING) or (
+            outcome.step is MoveStep.CLEAN and outcome.truth is HostedState.ABSENT
+        )
+        if operation.phase is not Phase.ABORTING or not good or self.server_id in operation.acks:
             return operation
         return replace(operation, acks=(*operation.acks, self.server_id))
 
@@ -120,7 +121,8 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
         return Event.ABORTED if both else None
     if outcome.step is MoveStep.COPY and outcome.truth is HostedState.RUNNING:
         return None if outcome.ok else Event.COPY_FAILED
-    return Event.CLEANED if outcome.step is MoveStep.CLEAN else None
+    forgotten = outcome.ok and outcome.truth is not HostedState.RUNNING
+    return Event.CLEANED if outcome.step is MoveStep.CLEAN and forgotten else None
 
 
 @dataclass(frozen=True, slots=True)

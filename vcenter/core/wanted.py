@@ -179,6 +179,8 @@ def _by_server(view: View, record: Ledgered | None) -> Iterator[tuple[str, Item]
         return
     for item in items_of(view, record.server_id):
         yield record.server_id, item
-        if isinstance(item, int):
-            for other in view.all(VmRecord, indexes.on_vni(item)):
-                yield from ((host, item) for host in hosts_of(view, other))
+        concerned = view.all(VmRecord, indexes.on_vni(item)) if isinstance(item, int) else ()
+        if isinstance(item, str) and (moved := view.vm(item)) is not None:
+            concerned = iter((moved,))  # the other side of a move is told where its peer is
+        for other in concerned:
+            yield from ((host, item) for host in hosts_of(view, other))

@@ -26,7 +26,7 @@ async def serve(
     sync: _Sync | None = None
     async for request in requests:
         kind = request.WhichOneof("message")
-        if (kind == "begin") is (sync is not None):
+        if kind != ("begin" if sync is None else "chunk"):
             raise invalid([Violation("message", "one begin first, then chunks")])
         if sync is None:
             sync = await _begin(parts, request.begin, caller)

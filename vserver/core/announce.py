@@ -106,7 +106,8 @@ class Announcer:
             return False
         if last.accepted and not last.disowned:
             # The stream lags behind the answer, or it took the VM from us: ask, but not at once.
-            last.disowned, last.again_at = True, now + (last.delay or FIRST_DELAY)
+            last.disowned, last.delay = True, last.delay or FIRST_DELAY
+            last.again_at = now + last.delay
         return _is_over(last, now)
 
     def _farewells(

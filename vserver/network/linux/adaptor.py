@@ -16,17 +16,22 @@ import structlog
 from common.errors import Reason, Refusal
 from common.model.profile import Capability
 from common.model.wanted import WantedNetwork
-from vserver.network.linux import links, readback, tunnel, view
+from vserver.network.linux import links, tunnel, view
 from vserver.network.linux.checked import check_device, check_port
 from vserver.network.linux.command import Commands
 from vserver.network.linux.expectation import Expectation
 from vserver.network.linux.links import netlink
 from vserver.network.linux.probe import Finding, probe
-from vserver.network.linux.readback import Listing
+from vserver.network.linux.readback import Listing, Reader
 from vserver.network.linux.table import Table
 from vserver.network.port import Observed, Port
 
 _log = structlog.get_logger()
+
+
+# Where a VM's definition attaches it: a bridge that is the same on every host and leads nowhere.
+# Once the VM's network is known its tap is moved to the VNI's own bridge, still closed.
+INTAKE = "vsignal"
 
 
 class LinuxNetwork:
@@ -40,14 +45,17 @@ class LinuxNetwork:
         *,
         netns: str | None = None,
         tap_prefixes: tuple[str, ...] = ("vnet", "vsp"),
+        intake: str = INTAKE,
         timeout: float = 10.0,
     ) -> None:
         for prefix in tap_prefixes:
             check_device(prefix)
         self._vtep = vtep
+        self._intake = intake
         self._netns = netns
         self._commands = Commands(netns, timeout)
         self._table = Table(tap_prefixes)
+        self._reader = Reader(self._commands, self._table.name)
         self._expectation = Expectation(self._commands, tap_prefixes)
         self._lock = asyncio.Lock()  # one change at a time, so that none builds on a passing state
         self._findings: list[Finding] | None = None
@@ -57,6 +65,7 @@ class LinuxNetwork:
             await self._commands.nft(self._table.base())
             listing = await self._known()
             async with netlink(self._netns) as ip:
+                await links.ensure_bridge(ip, self._commands, self._intake)
                 strays = view.strays(await links.links(ip), listing, self._table.prefixes)
             if strays:
                 await self._commands.nft([self._table.close(device) for device in strays])
@@ -90,18 +99,18 @@ class LinuxNetwork:
 
     async def _known(self) -> Listing:
         """The table, after closing what nobody can vouch for: a port without a readable spec."""
-        listing = await readback.read(self._commands, self._table.name)
+        listing = await self._reader.read()
         unknown = sorted(d for d in listing.devices() if listing.port(d) is None)
         if unknown:
             _log.warning("network.unknown_ports_closed", devices=unknown)
             drops = [line for device in unknown for line in self._table.drop(device)]
             await self._commit([*self._table.base(), *drops])
-            listing = await readback.read(self._commands, self._table.name)
+            listing = await self._reader.read()
         return listing
 
     async def apply_network(self, wanted: WantedNetwork) -> None:
         async with self._lock, netlink(self._netns) as ip:
-            bridge = await links.ensure_bridge(ip, self._commands, wanted.vni)
+            bridge = await links.ensure_bridge(ip, self._commands, links.bridge_name(wanted.vni))
             device = await tunnel.ensure(ip, wanted, self._vtep, bridge)
             await tunnel.point(ip, device, wanted, self._vtep)
 
@@ -127,7 +136,7 @@ class LinuxNetwork:
 
     async def _plug(self, ip: Any, port: Port) -> None:
         """Onto its bridge; closed on the way, for the old policy was meant for another network."""
-        bridge = await links.ensure_bridge(ip, self._commands, port.vni)
+        bridge = await links.ensure_bridge(ip, self._commands, links.bridge_name(port.vni))
         tap = await links.find(ip, port.device)
         if tap is None or tap.master == bridge.index:
             return
@@ -139,7 +148,7 @@ class LinuxNetwork:
         try:
             await self._commands.nft(lines)
         except Refusal:
-            listing = await readback.read(self._commands, self._table.name)
+            listing = await self._reader.read()
             strange = [self._table.forget_element(*at) for at in listing.strange_elements()]
             if not strange:
                 raise

@@ -90,9 +90,8 @@ def bridge_name(vni: int) -> str:
     return f"br-{vni}"
 
 
-async def ensure_bridge(ip: Any, commands: Commands, vni: int) -> Link:
-    """The VNI's bridge, up. One that is there already is taken as it is."""
-    name = bridge_name(vni)
+async def ensure_bridge(ip: Any, commands: Commands, name: str) -> Link:
+    """A bridge, up. One that is there already is taken as it is."""
     bridge = await find(ip, name)
     if bridge is None:
         # Snooping off: without a querier it would keep multicast, ND among it, from the VMs.

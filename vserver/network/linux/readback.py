@@ -10,6 +10,7 @@ from typing import Any
 
 from common.errors import Refusal
 from vserver.network.linux.command import Commands
+from vserver.network.linux.generation import generation
 from vserver.network.linux.spec import from_comments
 from vserver.network.linux.table import HOOKS, MAPS, SPEC, chain_names
 from vserver.network.port import Port
@@ -80,6 +81,24 @@ async def read(commands: Commands, table: str) -> Listing:
     return await asyncio.to_thread(_parse, text)
 
 
+class Reader:
+    """Reads one table, and again only if any rule on the host has changed since."""
+
+    def __init__(self, commands: Commands, table: str) -> None:
+        self._commands = commands
+        self._table = table
+        self._last: tuple[int, Listing] | None = None
+
+    async def read(self) -> Listing:
+        """As it is now. The number is asked for first, lest a change slip in between."""
+        now = generation(self._commands.netns)
+        if self._last is not None and self._last[0] == now:
+            return self._last[1]
+        listing = await read(self._commands, self._table)
+        self._last = None if now is None else (now, listing)
+        return listing
+
+
 def _parse(text: str) -> Listing:
     """With hundreds of ports this takes tens of milliseconds, which belong to no event loop."""
     listing = Listing()
@@ -110,7 +129,8 @@ def _jump(chain: str) -> str:
 
 
 def _text(value: object) -> str:
-    return json.dumps(_sorted(value), sort_keys=True)
+    text = json.dumps(value, sort_keys=True)
+    return json.dumps(_sorted(value), sort_keys=True) if '"set"' in text else text
 
 
 def _sorted(value: object) -> object:

@@ -1,0 +1,1 @@
+"""Benchmarks: programs, not tests. Subject and baseline are interleaved in one run."""
