@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import uuid4
@@ -13,7 +13,7 @@ import structlog
 from common.clock import Clock
 from common.errors import Refusal
 from common.model.operation import HostedState, MoveStep, Operation
-from common.model.server import Server
+from common.model.server import Liveness, Server
 from common.model.wanted import WantedNetwork, WantedVm
 from vcenter.core import indexes
 from vcenter.core.servers import AttachServer, LapseServer, Restarted
@@ -152,6 +152,7 @@ class Sessions:
         ledger.feed.listen(self._route)
 
     async def attach(self, server: Server) -> Session:
+        self.renew(server.server_id)  # the lease of the session before must not lapse meanwhile
         await self._ledger.submit(AttachServer(server))
         session = Session(server.server_id, self._ledger)
         previous = self._live.get(server.server_id)
@@ -203,8 +204,15 @@ class Sessions:
             del self._deadlines[server_id]
             if server_id in self._live:
                 self.detach(self._live[server_id])
-        moves = self._ledger.table.all(Operation, indexes.ACTIVE)
-        return lapsed | {m.destination for m in moves if m.destination not in self._deadlines}
+        return lapsed | {s for s in self._awaited() if s not in self._deadlines}
+
+    def _awaited(self) -> Iterator[str]:
+        """Of whom somebody still expects to hear: attached in the ledger, or a destination."""
+        for server in self._ledger.table.all(Server, indexes.SERVERS):
+            if server.liveness is Liveness.ATTACHED:
+                yield server.server_id
+        for move in self._ledger.table.all(Operation, indexes.ACTIVE):
+            yield move.destination
 
     def _route(self, committed: Committed) -> None:
         for change in committed.changes:

@@ -17,7 +17,6 @@ from common.clock import Clock
 from common.errors import Reason, Refusal
 from vcenter.core.command import Command, Decision
 from vcenter.core.overlay import Overlay
-from vcenter.core.table import Change
 from vcenter.core.view import View
 from vcenter.feed import Feed
 from vcenter.records import encode
@@ -117,26 +116,27 @@ class Writer:
                 continue  # the caller gave up before anything happened
             try:
                 decision = waiting.command.decide(overlay, now_ms)
+                puts = [Put(c.key, encode(c.record)) for c in decision.changes]
             except Refusal as refusal:
-                decision = Decision(refusal=refusal)
+                decision, puts = Decision(refusal=refusal), []
             except Exception as error:
                 log.exception("command failed", command=repr(waiting.command)[:500])
                 _resolve(waiting, error)
                 continue
             overlay.add(decision.changes)
-            decided.append((waiting, decision, self._batch(decision.changes, touched)))
+            decided.append((waiting, decision, Batch(puts, self._expected(puts, touched))))
         return decided
 
-    def _batch(self, changes: Sequence[Change], touched: set[str]) -> Batch:
+    def _expected(self, puts: Sequence[Put], touched: set[str]) -> dict[str, int]:
         """Compare-and-set on every key; keys changed earlier in the group are ours already."""
         table: View = self._feed.table
         expected = {}
-        for change in changes:
-            if change.key not in touched:
-                before = table.get(change.key)
-                expected[change.key] = before.revision if before is not None else 0
-                touched.add(change.key)
-        return Batch([Put(c.key, encode(c.record)) for c in changes], expected)
+        for put in puts:
+            if put.key not in touched:
+                before = table.get(put.key)
+                expected[put.key] = before.revision if before is not None else 0
+                touched.add(put.key)
+        return expected
 
     def _reply(self, waiting: _Waiting, decision: Decision) -> None:
         if decision.refusal is not None:

@@ -17,6 +17,8 @@ from common.pb.vsignal.v1 import types_pb2 as pb
 MAX_INTERFACES = 32
 MAX_IPS = 64
 MAX_VM_NAME = 255
+MAX_VCPUS = 2**16
+MAX_MEMORY_MIB = 2**40
 T = TypeVar("T")
 
 
@@ -42,7 +44,7 @@ def from_vm(check: Checker, wire: pb.Vm) -> Vm:
             group=optional(check, "group", parse_name, wire.group),
             interfaces=_from_interfaces(check, wire),
             profile=_from_own_profile(check, wire),
-            resources=Resources(wire.resources.vcpus, wire.resources.memory_mib),
+            resources=from_resources(check, wire.resources),
         )
 
 
@@ -53,6 +55,13 @@ def optional(check: Checker, field: str, parser: Callable[[str], str], text: str
 
 def to_resources(resources: Resources) -> pb.Resources:
     return pb.Resources(vcpus=resources.vcpus, memory_mib=resources.memory_mib)
+
+
+def from_resources(check: Checker, wire: pb.Resources) -> Resources:
+    """Limits, so that the sum over a host's VMs fits its field."""
+    check.at_most("resources.vcpus", wire.vcpus, MAX_VCPUS)
+    check.at_most("resources.memory_mib", wire.memory_mib, MAX_MEMORY_MIB)
+    return Resources(wire.vcpus, wire.memory_mib)
 
 
 def _from_own_profile(check: Checker, wire: pb.Vm) -> Profile | None:

@@ -179,8 +179,13 @@ def _by_server(view: View, record: Ledgered | None) -> Iterator[tuple[str, Item]
         return
     for item in items_of(view, record.server_id):
         yield record.server_id, item
-        concerned = view.all(VmRecord, indexes.on_vni(item)) if isinstance(item, int) else ()
-        if isinstance(item, str) and (moved := view.vm(item)) is not None:
-            concerned = iter((moved,))  # the other side of a move is told where its peer is
-        for other in concerned:
-            yield from ((host, item) for host in hosts_of(view, other))
+        for sharing in _sharing(view, item):
+            yield from ((host, item) for host in hosts_of(view, sharing))
+
+
+def _sharing(view: View, item: Item) -> Iterator[VmRecord]:
+    """Whose hosts are told where this one is: all of the VNI, or the other side of a move."""
+    if isinstance(item, int):
+        yield from view.all(VmRecord, indexes.on_vni(item))
+    elif (record := view.vm(item)) is not None:
+        yield record

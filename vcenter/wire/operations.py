@@ -18,6 +18,7 @@ from vcenter.wire.guard import streaming, unary
 
 DEFAULT_WAIT_S, MAX_WAIT_S = 60.0, 3600.0
 PAGE, MAX_PAGE = 100, 1000
+MAX_TOKEN = 18
 
 
 class OperationsService(Servicer, operations_pb2_grpc.OperationsServicer):
@@ -47,7 +48,7 @@ class OperationsService(Servicer, operations_pb2_grpc.OperationsServicer):
         )
 
     def _start(self, token: str) -> int:
-        if token and not token.isdecimal():
+        if token and not (token.isdecimal() and len(token) <= MAX_TOKEN):
             raise invalid([Violation("page_token", "not a token that this service gave")])
         return int(token or 0)
 

@@ -10,6 +10,9 @@ from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core.register import Register, Reply
 
 
+MAX_EPOCH = 2**63  # leaves room to grow: the field has 64 bits
+
+
 def outcome_to(reply: Reply) -> pb.RegisterOutcome.ValueType:
     name = reply.outcome.name if reply.outcome is not None else "UNSPECIFIED"
     return pb.RegisterOutcome.Value(f"REGISTER_OUTCOME_{name}")
@@ -22,5 +25,6 @@ def read_register(request: pb.RegisterRequest, server_id: str) -> Register:
     state = VM_STATE.read(check, "state", request.state)
     lost = state is VmState.LOST_NEEDS_FENCE
     check.require(not lost, "state", "a host cannot say of a VM that it is lost")
+    check.require(request.epoch <= MAX_EPOCH, "epoch", f"at most {MAX_EPOCH}")
     check.done()
     return Register(server_id, vm, state, request.epoch)

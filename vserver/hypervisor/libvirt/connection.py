@@ -1,8 +1,8 @@
 """A connection to libvirtd that outlives libvirtd.
 
 Every call blocks, so each runs in a worker thread of this connection's own: a hung libvirtd uses
-up its own threads, not the agent's. Copies take minutes and have threads of their own, so that
-they can be watched and stopped. Keepalive finds a libvirtd that hangs; its end wakes the keeper,
+up its own threads, not the agent's. Copies take minutes and have a thread each, so that they can
+be watched and stopped, and do not keep the agent from ending. Keepalive finds a libvirtd that hangs; its end wakes the keeper,
 which connects again with growing pauses and then reports that everything may have changed.
 """
 
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,14 +21,15 @@ import libvirt
 from common.clock import Clock
 from common.errors import Reason, Refusal
 from vserver.hypervisor.libvirt import event_thread, subscription
-from vserver.hypervisor.libvirt.failures import failed, guarded
+from vserver.hypervisor.libvirt.failures import failed
+from vserver.hypervisor.libvirt.handle import Handle
 from vserver.hypervisor.libvirt.waiting import within
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 15.0
-_CALLS, _COPIES = 8, 8
+_CALLS = 8
 _KEEPALIVE_SECONDS, _KEEPALIVE_MISSES = 5, 3
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -41,10 +42,9 @@ class Connection:
         self._clock = clock
         self._on_event = on_event
         self._lost = asyncio.Event()
-        self._conn: Any = None
+        self._handle: Handle | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._calls = ThreadPoolExecutor(_CALLS, "libvirt-call")
-        self._copies = ThreadPoolExecutor(_COPIES, "libvirt-copy")
 
     async def open(self) -> None:
         """Connect, or say why not."""
@@ -57,49 +57,51 @@ class Connection:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
-        if self._conn is not None:
-            await self._drop()
-        for pool in (self._calls, self._copies):
-            pool.shutdown(wait=False, cancel_futures=True)
+        await self._drop()
+        self._calls.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, work: Callable[[Any], T], *, patience: float = _PATIENCE) -> T:
         """Run `work(connection)` in a thread; TimeoutError means that its outcome is unknown."""
-        return await within(self._clock, patience, self._start(self._calls, work))
+        return await within(
+            self._clock, patience, self._in_pool(partial(self._open_handle().run, work))
+        )
 
     def copy(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """Start work of unknown length; keepalive is what ends it if libvirtd hangs."""
-        return self._start(self._copies, work)
+        return self._open_handle().run_alone(work)
 
-    def _start(self, pool: Executor, work: Callable[[Any], T]) -> asyncio.Future[T]:
-        if self._conn is None:
+    def _in_pool(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._calls, work)
+
+    def _open_handle(self) -> Handle:
+        if self._handle is None:
             raise Refusal(Reason.HYPERVISOR_FAILED, f"libvirtd at {self.uri} does not answer")
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(pool, partial(guarded, work, self._conn))
+        return self._handle
 
     async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(self._calls, self._opened, loop)
+        opening = self._in_pool(partial(self._opened, asyncio.get_running_loop()))
         try:
-            self._conn = await within(self._clock, _PATIENCE, opening)
+            self._handle = await within(self._clock, _PATIENCE, opening)
         except libvirt.libvirtError as error:
             raise failed(error) from error
         except (TimeoutError, asyncio.CancelledError):
             opening.add_done_callback(_close_late)
             raise
 
-    def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
+    def _opened(self, loop: asyncio.AbstractEventLoop) -> Handle:
         conn = libvirt.open(self.uri)
         try:
+            handle = Handle(conn)
             conn.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_MISSES)
-            subscription.subscribe(conn, loop, self._on_event, lambda: self._lose(conn))
+            subscription.subscribe(conn, loop, self._on_event, lambda: self._lose(handle))
         except BaseException:
-            conn.close()
+            subscription.unsubscribe_and_close(conn)
             raise
-        return conn
+        return handle
 
-    def _lose(self, conn: Any) -> None:
+    def _lose(self, handle: Handle) -> None:
         """It may end before it is ours, or be reported when there is a newer one already."""
-        if self._conn is None or conn is self._conn:
+        if self._handle in (None, handle):
             self._lost.set()
 
     async def _keep(self) -> None:
@@ -114,7 +116,7 @@ class Connection:
 
     async def _reconnect(self) -> None:
         attempt = 0
-        while self._conn is None:
+        while self._handle is None:
             await self._clock.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
             attempt += 1
             try:
@@ -123,18 +125,16 @@ class Connection:
                 _log.debug("libvirtd at %s: %s", self.uri, error)
 
     async def _drop(self) -> None:
-        conn, self._conn = self._conn, None
-        loop = asyncio.get_running_loop()
-        closing = loop.run_in_executor(self._calls, subscription.unsubscribe_and_close, conn)
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
         try:
-            await within(self._clock, _PATIENCE, closing)
+            await within(self._clock, _PATIENCE, self._in_pool(handle.release))
         except TimeoutError:
             _log.warning("the connection to %s does not close", self.uri)
 
 
-def _close_late(opening: asyncio.Future[Any]) -> None:
-    """Nobody waits for this connection any more; it is refused, not leaked."""
+def _close_late(opening: asyncio.Future[Handle]) -> None:
+    """Nobody waits for this connection any more; it is closed, not leaked."""
     if not opening.cancelled() and opening.exception() is None:
-        threading.Thread(
-            target=subscription.unsubscribe_and_close, args=(opening.result(),), daemon=True
-        ).start()
+        threading.Thread(target=opening.result().release, daemon=True).start()

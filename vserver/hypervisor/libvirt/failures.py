@@ -17,9 +17,16 @@ def guarded(work: Callable[[Any], T], conn: Any) -> T:
     try:
         return work(conn)
     except libvirt.libvirtError as error:
-        if conn.isAlive() == 1:
+        if _is_alive(conn):
             raise failed(error) from error
         raise TimeoutError(f"libvirtd went away during a call: {error}") from error
+
+
+def _is_alive(conn: Any) -> bool:
+    try:
+        return bool(conn.isAlive() == 1)
+    except libvirt.libvirtError:
+        return False
 
 
 def failed(error: Exception) -> Refusal:
