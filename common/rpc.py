@@ -32,6 +32,7 @@ _BOTH: tuple[Option, ...] = (
 CLIENT_OPTIONS: tuple[Option, ...] = (
     *_BOTH,
     ("grpc.enable_retries", 0),  # who retries what is our decision
+    ("grpc.use_local_subchannel_pool", 1),  # a channel's troubles are not another channel's
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -78,7 +78,7 @@ class Announcing:
             )
             now = self._clock.monotonic()
             self._announcer.refused(message, refusal.reason, refusal.message, now)
-        except LinkLost as error:
+        except (LinkLost, TimeoutError) as error:
             _log.warning("not answered", vm_id=message.vm_id, error=str(error))
             self._announcer.unanswered(message, self._clock.monotonic())
         self.wake.ring()

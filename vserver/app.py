@@ -27,12 +27,12 @@ from vserver.hearing import Hearing
 from vserver.hypervisor.port import Hypervisor
 from vserver.link import Link
 from vserver.monitor import Monitor
-from vserver.moves import Moves
+from vserver.moves.means import Means
+from vserver.moves.orders import Moves
 from vserver.network.port import Network
 from vserver.outbox import Outbox
 from vserver.session import Session
 from vserver.state import Keeper, State
-from vserver.steps import Steps
 from vserver.wake import Bell
 
 _log = log.get(__name__)
@@ -92,7 +92,7 @@ class Agent:
             self.outbox,
             clock,
         )
-        steps = Steps(
+        means = Means(
             self.wanted,
             self.epochs,
             self.guests,
@@ -102,7 +102,7 @@ class Agent:
             self._news.next,
             self.outbox.progress,
         )
-        self.moves = Moves(steps, self.outbox.outcome)
+        self.moves = Moves(means, self.outbox.outcome)
         self.keeper = Keeper(self.epochs, parts.state, clock)
         self._announcer = announcer
 

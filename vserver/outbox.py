@@ -2,7 +2,7 @@
 
 Bounded by construction, because the latest word replaces the one before: one outcome a VM, one
 progress an operation, one report. Answers have a limit; a question that is not answered is asked
-again. Progress goes last and may be lost, outcomes go first and are repeated (see `moves`).
+again. Progress goes last and may be lost, outcomes go first and are repeated (see `moves.orders`).
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ class GuestSpec:
     memory_mib: int = 128
     tenant: str = ""
     group: str = ""
+    boots_from_network: bool = False
+    """No system of ours: the firmware asks for one with DHCP, its first instructions almost."""
 
     def xml(self) -> str:
         """The domain as `virsh define` takes it."""
@@ -66,9 +68,12 @@ class GuestSpec:
         return metadata
 
     def _boot(self) -> ET.Element:
-        system = image.ensure()
         boot = ET.Element("os")
         _text(boot, "type", "hvm", arch="x86_64", machine="q35")
+        if self.boots_from_network:
+            ET.SubElement(boot, "boot", dev="network")
+            return boot
+        system = image.ensure()
         _text(boot, "kernel", str(system.kernel))
         _text(boot, "initrd", str(system.initrd))
         addresses = ",".join(nic.ip or "-" for nic in self.nics)

@@ -75,6 +75,29 @@ class Probe:
             answer = b"".join(iter(lambda: wire.recv(4096), b""))
         return answer.partition(b"\r\n\r\n")[2].decode().strip()
 
+    def download_rate(self, address: str, path: str, seconds: float = 3.0) -> float:
+        """Mbit/s at which a page comes, over so much time or until its end."""
+        start = time.monotonic()
+        received = 0
+        with self._connect(address, 80, 5.0) as wire:
+            wire.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            while time.monotonic() < start + seconds and (piece := wire.recv(65536)):
+                received += len(piece)
+        return received * 8e-6 / (time.monotonic() - start)
+
+    def send_udp(self, address: str, mbit_per_second: float, seconds: float) -> int:
+        """Send datagrams at a steady rate; how many bytes these were."""
+        wire = netns.call_in(self.netns, lambda: socket.socket(type=socket.SOCK_DGRAM))
+        payload = bytes(1400)
+        start = time.monotonic()
+        sent = 0
+        with wire:
+            while (passed := time.monotonic() - start) < seconds:
+                while sent < passed * mbit_per_second * 125_000:
+                    sent += wire.sendto(payload, (address, 9))  # "discard"
+                time.sleep(0.001)
+        return sent
+
     def _connect(self, address: str, port: int, timeout: float) -> socket.socket:
         wire = netns.call_in(self.netns, socket.socket)
         wire.settimeout(timeout)

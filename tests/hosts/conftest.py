@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from deploy.lab import Lab
 from deploy.lab.available import why_unavailable
+from tests.hosts.product import Product
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,42 @@ def hosts_available() -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(hosts_available: None) -> Iterator[Lab]:
-    """A lab of two hosts, shared by the tests of one file."""
-    with Lab(hosts=2) as running:
+def hosts() -> int:
+    """How many a file's lab has; a file that needs more says so."""
+    return 2
+
+
+@pytest.fixture(scope="module")
+def lab(hosts_available: None, hosts: int) -> Iterator[Lab]:
+    """A lab shared by the tests of one file."""
+    with Lab(hosts=hosts) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[int, str]:
+    """What a file adds to the configuration of its agents, by the host's number."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def product(lab: Lab, settings: dict[int, str]) -> Iterator[Product]:
+    """A vCenter and an agent on every host, shared by the tests of one file."""
+    running = Product(lab, settings)
+    try:
+        running.up()
+    except Exception as error:
+        error.add_note(running.logs())
+        raise
+    yield running
+    running.down()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A failure shows what the daemons said."""
+    report: pytest.TestReport = yield
+    product = getattr(item, "funcargs", {}).get("product")
+    if report.failed and isinstance(product, Product):
+        report.sections.append(("the daemons' logs", product.logs()))
+    return report

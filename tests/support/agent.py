@@ -69,6 +69,7 @@ class Agent:
         self.heard: list[session.CenterMessage] = []
         self.synced = 0
         self._changed = asyncio.Condition()
+        self._writing = asyncio.Lock()
 
     # ---- the stream ----
 
@@ -106,7 +107,8 @@ class Agent:
             beats.cancel()
 
     async def say(self, **message: Any) -> None:
-        await self._stream.write(session.AgentMessage(**message))
+        async with self._writing:  # gRPC takes one write at a time
+            await self._stream.write(session.AgentMessage(**message))
 
     async def _listen(self) -> None:
         while (message := await self._stream.read()) is not grpc.aio.EOF:
@@ -157,12 +159,6 @@ class Agent:
 
     async def until_gone(self, vm_id: str) -> None:
         await self.until(lambda: vm_id not in self.vms)
-
-    async def in_order(self) -> None:
-        """Returns when what was said on the stream so far has had its effect: the stream is heard
-        in order, and the vCenter has answered a report that was said last."""
-        await self.say(report=signaling.ReportRequest())
-        await self.client.signaling.Report(signaling.ReportRequest())
 
     # ---- calls ----
 

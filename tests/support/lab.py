@@ -11,8 +11,8 @@ from typing import Any
 
 from common import rpc
 from common.clock import Clock, SystemClock
-from common.pb.vsignal.v1 import directory_pb2, inventory_pb2, types_pb2
-from tests.support.agent import Agent
+from common.pb.vsignal.v1 import directory_pb2, inventory_pb2, signaling_pb2, types_pb2
+from tests.support.agent import WAIT_S, Agent
 from tests.support.calls import Client
 from vcenter.app import VCenter
 from vcenter.config import Config
@@ -53,6 +53,7 @@ class Lab:
         self._settings = settings
         self._clients: list[Client] = []
         self._agents: list[Agent] = []
+        self._marks = 0
 
     # ---- the vCenter ----
 
@@ -134,6 +135,15 @@ class Lab:
         before = self.revision
         yield
         assert self.revision == before
+
+    async def heard(self, agent: Agent) -> None:
+        """Returns when everything that the agent has said on its stream has had its effect."""
+        self._marks += 1
+        mark = signaling_pb2.ServerStatus(memory_total_mib=self._marks)
+        await agent.say(report=signaling_pb2.ReportRequest(server=mark))
+        async with asyncio.timeout(WAIT_S):
+            while (await self.server(agent.server_id)).status != mark:
+                pass  # the stream is read in order
 
     async def record(self, vm_id: str) -> types_pb2.VmRecord:
         request = directory_pb2.GetVmRequest(key=types_pb2.VmKey(vm_id=vm_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from common import rpc
@@ -111,17 +111,29 @@ class Host:
 class World:
     """One vCenter, its hosts, and an operator."""
 
-    def __init__(self, center: VCenter, speed: CopySpeed) -> None:
-        self.center = center
+    def __init__(self, speed: CopySpeed) -> None:
         self.clock = SystemClock()
         self.fleet = MemoryFleet(self.clock, speed)
         self.fabric = Fabric(self.clock)
         self.hosts: list[Host] = []
-        self.target = f"127.0.0.1:{center.ports[0]}"
+        self._store = MemoryStore()
+        self._serving = AsyncExitStack()
+        self.target = "127.0.0.1:0"
+
+    async def serve(self) -> None:
+        """Start the vCenter; again on the same port and store, if there was one."""
+        config = Config(listen=(self.target,), store="memory", drain_seconds=0)
+        self.center = VCenter(config, self._store, self.clock)
+        await self._serving.enter_async_context(self.center.running())
+        self.target = f"127.0.0.1:{self.center.ports[0]}"
         self.channel = rpc.channel(self.target)
         self.inventory = inventory_pb2_grpc.InventoryStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsStub(self.channel)
         self.signaling = signaling_pb2_grpc.SignalingStub(self.channel)
+
+    async def stop_serving(self) -> None:
+        await self.channel.close()
+        await self._serving.aclose()
 
     async def declare(self) -> None:
         """Tenant acme with the network blue."""
@@ -179,20 +191,19 @@ class World:
     async def close(self) -> None:
         for host in self.hosts:
             await host.kill()
-        await self.channel.close()
+        await self.stop_serving()
 
 
 @asynccontextmanager
 async def world(copy_seconds: float = 0.1) -> AsyncIterator[World]:
     """`copy_seconds`: how long the memory of a VM travels."""
-    config = Config(listen=("127.0.0.1:0",), store="memory", drain_seconds=0)
-    async with VCenter(config, MemoryStore(), SystemClock()).running() as center:
-        made = World(center, CopySpeed(128 * 1024 * 1024 / copy_seconds))
-        try:
-            await made.declare()
-            yield made
-        finally:
-            await made.close()
+    made = World(CopySpeed(128 * 1024 * 1024 / copy_seconds))
+    await made.serve()
+    try:
+        await made.declare()
+        yield made
+    finally:
+        await made.close()
 
 
 async def until(true: Callable[[], bool], within: float = 10.0) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 
+import grpc
 import pytest
 
 from common.model.vm import VmState
@@ -104,12 +106,14 @@ async def test_agents_killed_at_any_moment_leave_one_vm_running() -> None:
 
 
 async def test_a_host_whose_hypervisor_goes_away_while_it_starts_a_vm_comes_back() -> None:
-    async with world() as w:
-        _, b = await two_hosts(w)
+    async with world(copy_seconds=0.3) as w:
+        a, b = await two_hosts(w)
         operation = await w.relocate(1, b)
-        await until(lambda: VM in b.hypervisor.vms and b.hypervisor.vms[VM].arrived)
+        await until(lambda: VM in b.hypervisor.vms)
         b.hypervisor.disconnect()
+        await until(lambda: VM not in a.hypervisor.vms)
         await asyncio.sleep(0.3)
+        assert w.owner() == "host-2" and w.running_on() == []
         b.hypervisor.reconnect()
         done = await w.done(operation)
         assert done.phase == SUCCEEDED and w.running_on() == ["host-2"]
@@ -127,3 +131,53 @@ async def test_many_vms_move_at_once() -> None:
             assert (await w.done(operation)).phase == SUCCEEDED
         assert all(w.running_on(number) == ["host-2"] for number in numbers)
         assert len(b.open_ports()) == len(numbers)
+
+
+@pytest.mark.parametrize("moment", ["at once", "during the copy", "after the copy"])
+async def test_a_move_goes_on_when_the_vcenter_comes_back(moment: str) -> None:
+    async with world(copy_seconds=0.4) as w:
+        a, b = await two_hosts(w)
+        operation = await w.relocate(1, b)
+        if moment != "at once":
+            await until(lambda: VM in b.hypervisor.vms)
+        await w.stop_serving()
+        if moment == "after the copy":
+            await until(lambda: VM not in a.hypervisor.vms)
+        await asyncio.sleep(0.1)
+        await w.serve()
+        done = await w.done(operation)
+        assert done.phase == SUCCEEDED, done
+        assert w.running_on() == ["host-2"] and len(b.open_ports()) == 1
+
+
+async def test_a_vcenter_that_is_away_is_not_missed() -> None:
+    async with world() as w:
+        a, _ = await two_hosts(w)
+        await w.stop_serving()
+        a.hypervisor.stop(VM)
+        await until(lambda: not a.fabric.host(a.vtep).ports)
+        a.hypervisor.start(VM)
+        await until(lambda: len(a.open_ports()) == 1)
+        a.hypervisor.create(a_vm(2))
+        await asyncio.sleep(0.2)
+        assert len(a.open_ports()) == 1, "nobody has said that the new one may speak"
+        await w.serve()
+        await until(lambda: w.owner(2) == "host-1" and len(a.open_ports()) == 2)
+
+
+async def test_a_cancel_around_the_switch_loses_no_vm() -> None:
+    """The source may have let go already when the cancel is heard: then the move goes forward."""
+    async with world(copy_seconds=0.02) as w:
+        a, b = await two_hosts(w)
+        for attempt in range(20):
+            origin, goal = (a, b) if w.owner() == "host-1" else (b, a)
+            operation = await w.relocate(1, goal)
+            while origin.hypervisor.vms[VM].state is not VmState.PAUSED:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.016 + 0.0003 * attempt)  # it stands still for 20 ms
+            request = operations_pb2.CancelOperationRequest(operation_id=operation.operation_id)
+            with suppress(grpc.aio.AioRpcError):  # too late, as it may be
+                await w.operations.Cancel(request, metadata=OPERATOR)
+            done = await w.done(operation)
+            assert done.phase in (SUCCEEDED, CANCELLED), done
+            assert w.running_on() == [w.owner()]

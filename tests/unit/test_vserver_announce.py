@@ -260,6 +260,19 @@ def test_a_farewell_that_was_taken_is_not_repeated_at_once(host: Host) -> None:
     assert host.register(100.0).vm_id == VM
 
 
+def test_a_vm_that_comes_back_right_behind_its_farewell_comes_anew(host: Host) -> None:
+    host.here()
+    host.registered()
+    host.vms.clear()
+    host.due(0.0)
+    [message] = host.due(GONE_AFTER)
+    host.announcer.sending(message)
+    host.here()
+    assert host.due(GONE_AFTER) == [], "one message at a time"
+    host.announcer.accepted(message, GONE_AFTER)
+    assert host.register(GONE_AFTER).epoch == 0, "though the stream still names the old one"
+
+
 def test_vms_do_not_wait_for_each_other(host: Host) -> None:
     host.here()
     host.register()

@@ -9,7 +9,6 @@ from common.model.vm import VmState
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core.register import Register, Reply
 
-
 MAX_EPOCH = 2**63  # leaves room to grow: the field has 64 bits
 
 

@@ -57,6 +57,7 @@ class _Said:
     again_at: float | None = None
     delay: float = 0.0
     problem: str = ""
+    parted: bool = False  # we have deregistered it: should it come back, it comes anew
 
 
 @dataclass(slots=True)
@@ -129,6 +130,9 @@ class Announcer:
         ]
 
     def _epoch(self, vm_id: str, known: WantedVm | None) -> int:
+        last = self._said.get(vm_id)
+        if last is not None and last.parted:
+            return 0
         return max(known.epoch if known is not None else 0, self.epochs.held(vm_id))
 
     def _forget(self, wanted: Wanted, hosted: Mapping[str, HostedVm]) -> None:
@@ -151,7 +155,8 @@ class Announcer:
             delay = _longer(before.delay) if before.disowned else 0.0
             self._said[message.vm_id] = _Said(message.vm, message.state, True, delay=delay)
         else:  # the stream will say that it is gone; give it a moment
-            self._said[message.vm_id] = _Said(again_at=now + FIRST_DELAY)
+            self.epochs.release([message.vm_id])
+            self._said[message.vm_id] = _Said(again_at=now + FIRST_DELAY, parted=True)
 
     def refused(self, message: Message, reason: Reason, text: str, now: float) -> None:
         """Said again later, unless it is a leftover of a VM that the ledger places elsewhere."""

@@ -2,8 +2,9 @@
 
 Every call blocks, so each runs in a worker thread of this connection's own: a hung libvirtd uses
 up its own threads, not the agent's. Copies take minutes and have a thread each, so that they can
-be watched and stopped, and do not keep the agent from ending. Keepalive finds a libvirtd that hangs; its end wakes the keeper,
-which connects again with growing pauses and then reports that everything may have changed.
+be watched and stopped, and do not keep the agent from ending. Keepalive finds a libvirtd that
+hangs; its end wakes the keeper, which connects again with growing pauses and then reports that
+everything may have changed.
 """
 
 from __future__ import annotations

@@ -129,10 +129,19 @@ class LinuxNetwork:
             raise Refusal(Reason.NOT_ENFORCEABLE, f"this host's bridge cannot enforce: {names}")
         async with self._lock, netlink(self._netns) as ip:
             await self._plug(ip, port)
-            await self._commit([*self._table.base(), *self._table.put(port)])
+            await self._put(port)
             tap = await links.find(ip, port.device)
             if tap is not None and tap.master:
                 await links.point_to_tap(ip, tap, port.mac, port.is_open)
+
+    async def _put(self, port: Port) -> None:
+        """Everything, or only the two map entries where the rest is known to stand."""
+        applied, table = self._commands.applied, self._table
+        if applied.stands(port):
+            await self._commit(table.open(port.device) if port.is_open else table.shut(port.device))
+        else:
+            await self._commit([*table.base(), *table.put(port)])
+            applied.note(port)
 
     async def _plug(self, ip: Any, port: Port) -> None:
         """Onto its bridge; closed on the way, for the old policy was meant for another network."""
@@ -140,7 +149,7 @@ class LinuxNetwork:
         tap = await links.find(ip, port.device)
         if tap is None or tap.master == bridge.index:
             return
-        await self._commit([*self._table.base(), *self._table.put(replace(port, is_open=False))])
+        await self._put(replace(port, is_open=False))
         await ip.link("set", index=tap.index, master=bridge.index)
 
     async def _commit(self, lines: Sequence[str]) -> None:
@@ -157,6 +166,7 @@ class LinuxNetwork:
     async def remove_port(self, device: str) -> None:
         check_device(device)
         async with self._lock:
+            self._commands.applied.forget(device)
             await self._commit([*self._table.base(), *self._table.drop(device)])
             async with netlink(self._netns) as ip:
                 tap = await links.find(ip, device)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from common.errors import Reason, Refusal
+from vserver.network.linux.applied import Applied
 
 
 class Commands:
@@ -14,6 +15,7 @@ class Commands:
     def __init__(self, netns: str | None, timeout: float) -> None:
         self.netns = netns
         self._timeout = timeout
+        self.applied = Applied(netns)
 
     async def run(self, argv: Sequence[str], stdin: str = "") -> str:
         """What the program printed. Its own words in a Refusal if it failed.
@@ -48,7 +50,8 @@ class Commands:
 
     async def nft(self, lines: Sequence[str]) -> None:
         """All of these in one transaction, or none."""
-        await self.run(["nft", "-f", "-"], "\n".join(lines) + "\n")
+        with self.applied.transaction():
+            await self.run(["nft", "-f", "-"], "\n".join(lines) + "\n")
 
     async def nft_accepts(self, lines: Sequence[str]) -> bool:
         """Whether the kernel would take these; it checks them and takes nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import Refusal
@@ -34,7 +34,12 @@ class Listing:
     def port(self, device: str) -> Port | None:
         """The port as it was put in place, if it says so itself."""
         port = from_comments(self.comments.get(SPEC + device, []))
-        return port if port and port.device == device else None
+        if port is None or port.device != device:
+            return None
+        return replace(port, is_open=None not in self._verdicts(device))
+
+    def _verdicts(self, device: str) -> list[str | None]:
+        return [self.elements.get(name, {}).get(device) for name in MAPS]
 
     def has_base(self, copy: Listing) -> bool:
         """Whether every tap is closed by default, as in the scratch copy."""
@@ -52,8 +57,7 @@ class Listing:
             "closed", {}
         ):
             return False
-        verdicts = [self.elements.get(name, {}).get(port.device) for name in MAPS]
-        return verdicts == [
+        return self._verdicts(port.device) == [
             _jump(start + port.device) if port.is_open else None for start in MAPS.values()
         ]
 

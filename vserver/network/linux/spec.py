@@ -10,7 +10,7 @@ import base64
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from common.model.profile import Acl, AclRule, Action, Direction, PortRange, Profile, Rate
@@ -21,14 +21,15 @@ _FORMAT = 1
 
 
 def to_comments(port: Port) -> list[str]:
-    """The port as a few short pieces of base64."""
-    text = json.dumps([_FORMAT, asdict(port)], sort_keys=True, separators=(",", ":"))
+    """The port as a few short pieces of base64. Whether it is open is in the maps alone."""
+    fields = asdict(replace(port, is_open=False))
+    text = json.dumps([_FORMAT, fields], sort_keys=True, separators=(",", ":"))
     packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
     return [packed[at : at + _CHUNK] for at in range(0, len(packed), _CHUNK)]
 
 
 def from_comments(comments: Sequence[str]) -> Port | None:
-    """The port again; None if somebody else wrote there."""
+    """The port again, as a closed one; None if somebody else wrote there."""
     try:
         packed = base64.b64decode("".join(comments), validate=True)
         form, fields = json.loads(zlib.decompress(packed))

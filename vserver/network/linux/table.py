@@ -54,9 +54,11 @@ class Table:
         lines += self.shut(device)
         if not device.startswith(self.prefixes):
             lines.append(self._element("add", "closed", device))
-        if port.is_open:
-            lines += [self._element("add", name, _jump(name, device)) for name in MAPS]
-        return lines
+        return [*lines, *self.open(device)] if port.is_open else lines
+
+    def open(self, device: str) -> list[str]:
+        """Open a port whose chains exist."""
+        return [self._element("add", name, _jump(name, device)) for name in MAPS]
 
     def shut(self, device: str) -> list[str]:
         """Close a port whose chains exist; adding first makes deleting safe to repeat."""

@@ -15,7 +15,8 @@ from common import log
 from common.model.operation import MoveOutcome, MoveStep
 from common.model.wanted import MoveOrder
 from vserver.guests import FAILURES
-from vserver.steps import Job, Steps
+from vserver.moves.means import Job, Means
+from vserver.moves.steps import carry_out
 from vserver.wake import first_of
 
 FIRST_PAUSE = 0.5
@@ -37,8 +38,8 @@ class _Running:
 
 
 class Moves:
-    def __init__(self, steps: Steps, say: Callable[[MoveOutcome], None]) -> None:
-        self._steps = steps
+    def __init__(self, means: Means, say: Callable[[MoveOutcome], None]) -> None:
+        self._means = means
         self._say = say
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, _Running] = {}
@@ -52,12 +53,12 @@ class Moves:
             await asyncio.Event().wait()
 
     def consider_all(self) -> None:
-        for vm_id in {*self._steps.wanted.vms, *self._running}:
+        for vm_id in {*self._means.wanted.vms, *self._running}:
             self.consider(vm_id)
 
     def consider(self, vm_id: str) -> None:
         """The wanted state of this VM may have changed: begin, go over, or call off."""
-        wanted = self._steps.wanted
+        wanted = self._means.wanted
         if self._tasks is None or not wanted.complete:
             return
         known = wanted.vms.get(vm_id)
@@ -90,7 +91,7 @@ class Moves:
             _log.info("a step begins", epoch=order.epoch, peer=order.peer_server)
             pause = FIRST_PAUSE
             while not job.stop.is_set():
-                outcome = await self._steps.carry_out(job)
+                outcome = await carry_out(self._means, job)
                 if job.stop.is_set():
                     return
                 _log.info("a step has ended", ok=outcome.ok, truth=outcome.truth.value)
@@ -98,7 +99,7 @@ class Moves:
                 self._say(outcome)
                 if outcome.ok or order.step not in _FORWARD:
                     return
-                await first_of(job.stop.wait(), self._steps.clock.sleep(pause))
+                await first_of(job.stop.wait(), self._means.clock.sleep(pause))
                 pause = min(pause * 2, LAST_PAUSE)
 
     async def _call_off(self, before: _Running | None) -> None:
@@ -111,7 +112,7 @@ class Moves:
                 await asyncio.wait({before.task})
                 continue
             try:
-                await self._steps.hypervisor.abort(before.job.vm_id)
+                await self._means.hypervisor.abort(before.job.vm_id)
             except FAILURES as error:
                 _log.warning("cannot stop the copy", error=str(error))
-            await first_of(asyncio.wait({before.task}), self._steps.clock.sleep(ABORT_EVERY))
+            await first_of(asyncio.wait({before.task}), self._means.clock.sleep(ABORT_EVERY))

@@ -1,0 +1,5 @@
+"""`python -m vserver` is `vserver`."""
+
+from vserver.cli import main
+
+main()

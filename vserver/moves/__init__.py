@@ -1,0 +1,1 @@
+"""This host's part in moves: which order stands, and what each step does."""

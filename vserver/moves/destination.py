@@ -1,0 +1,87 @@
+"""A move's steps where the VM goes to."""
+
+from __future__ import annotations
+
+import asyncio
+
+from common import log
+from common.errors import Reason, Refusal
+from common.model.vm import VmState
+from common.model.wanted import WantedVm
+from vserver.core.diff import ApplyPort
+from vserver.core.ports import has_taps, incoming_ports, ports_of
+from vserver.moves.means import RUNS, Found, Job, Means
+
+NETWORKS_WITHIN = 5.0  # seconds: a VM and its networks come down one after the other
+
+_log = log.get(__name__)
+
+
+async def prepare(means: Means, job: Job) -> Found:
+    """Policy before packets: closed ports, under the names that the taps will have."""
+    wanted = means.wanted_of(job)
+    here = await means.guests.look(job.vm_id)
+    if here is not None and here.state in RUNS:
+        raise Refusal(Reason.RUNNING_IN_TWO_PLACES, "the VM runs here already")
+    _refuse_if_not_enforceable(means, wanted)
+    await _networks_told(means, job)
+    await means.lay_networks(wanted)
+    ports = incoming_ports(wanted, is_open=False)
+    if not ports:
+        raise Refusal(Reason.UNASSIGNED, "no interface has a VNI")
+    for port in ports:
+        await means.plane.apply(ApplyPort(port))
+    in_force = await means.in_force(ports)
+    if in_force != wanted.profile_hash:
+        raise Refusal(
+            Reason.NOT_ENFORCEABLE,
+            f"read back {in_force or 'nothing'} instead of {wanted.profile_hash}",
+        )
+    return Found(in_force)
+
+
+async def start(means: Means, job: Job) -> Found:
+    """Ports open first, so that the VM's first frame passes; reading back costs no blackout."""
+    wanted = means.wanted_of(job)
+    here = means.guests.vms.get(job.vm_id)
+    if not has_taps(here):
+        here = await means.guests.look(job.vm_id)
+    if here is None or here.state is VmState.SHUT_OFF:
+        raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's copy is not here")
+    await means.lay_networks(wanted)
+    ports = ports_of(wanted, here)
+    for port in ports:
+        await means.plane.apply(ApplyPort(port))
+    await _resume(means, job)
+    return Found(await means.in_force(ports))
+
+
+async def _resume(means: Means, job: Job) -> None:
+    """`hosted()` does not tell a VM that runs from one that waits; its state does."""
+    try:
+        await means.hypervisor.resume(job.vm_id)
+    except TimeoutError:
+        _log.warning("resuming was not answered: looking whether it runs")
+    here = await means.guests.look(job.vm_id)
+    if here is None or here.state is not VmState.RUNNING:
+        state = here.state.value if here is not None else "absent"
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM was resumed and is {state}")
+
+
+def _refuse_if_not_enforceable(means: Means, wanted: WantedVm) -> None:
+    missing = wanted.profile.needs() - means.plane.capabilities
+    if missing:
+        raise Refusal(Reason.NOT_ENFORCEABLE, f"not here: {', '.join(sorted(missing))}")
+    if wanted.profile.digest() != wanted.profile_hash:
+        text = "the profile has fields that this agent does not know: upgrade it"
+        raise Refusal(Reason.NOT_ENFORCEABLE, text)
+
+
+async def _networks_told(means: Means, job: Job) -> None:
+    try:
+        async with asyncio.timeout(NETWORKS_WITHIN):
+            while means.wanted.missing_networks(means.wanted_of(job)):
+                await means.news()
+    except TimeoutError:
+        missing = sorted(means.wanted.missing_networks(means.wanted_of(job)))
+        raise Refusal(Reason.NETWORK_FAILED, f"not told of VNI {missing}") from None

@@ -1,0 +1,84 @@
+"""What every step of a move works with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from common.clock import Clock
+from common.errors import Reason, Refusal
+from common.model.operation import Progress
+from common.model.vm import VmState
+from common.model.wanted import MoveOrder, WantedVm
+from vserver.core.diff import ApplyNetwork, laid
+from vserver.core.epochs import Epochs
+from vserver.core.readback import policy_in_force
+from vserver.core.wanted import Wanted
+from vserver.dataplane import DataPlane
+from vserver.guests import Guests
+from vserver.hypervisor.port import Copied, Hypervisor
+from vserver.network.port import Port
+
+RUNS = frozenset({VmState.RUNNING, VmState.PAUSED})
+
+
+@dataclass(slots=True)
+class Job:
+    """One order being carried out. `stop`: something else is wanted of the VM now."""
+
+    vm_id: str
+    order: MoveOrder
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a step that went well has to say, besides the truth."""
+
+    policy_hash: str = ""
+    copied: Copied = Copied(0, 0.0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The parts of the agent that a move needs.
+
+    `news` returns at the next change of what is wanted; `progress` may drop what it is told.
+    """
+
+    wanted: Wanted
+    epochs: Epochs
+    guests: Guests
+    plane: DataPlane
+    hypervisor: Hypervisor
+    clock: Clock
+    news: Callable[[], Awaitable[None]]
+    progress: Callable[[str, Progress], None]
+
+    def wanted_of(self, job: Job) -> WantedVm:
+        wanted = self.wanted.vms.get(job.vm_id)
+        if wanted is None:
+            raise Refusal(Reason.CANCELLED_BY_USER, "the order was taken back")
+        return wanted
+
+    def refuse_if_stale(self, job: Job) -> None:
+        """Fencing on the host: an order from before the VM's last change of owner is void (I3)."""
+        if not self.epochs.admits(job.vm_id, job.order.epoch):
+            seen = self.epochs.seen(job.vm_id)
+            raise Refusal(
+                Reason.STALE_EPOCH,
+                f"the order is of epoch {job.order.epoch}, {seen} has been seen here",
+                evidence={"epoch": str(seen)},
+            )
+
+    async def lay_networks(self, wanted: WantedVm) -> None:
+        """The VNIs that the VM needs, as far as they have been told."""
+        for vni in sorted(wanted.vm.vnis()):
+            network = self.wanted.networks.get(vni)
+            if network is not None and not laid(network, self.plane.observed):
+                await self.plane.apply(ApplyNetwork(network))
+
+    async def in_force(self, ports: list[Port]) -> str:
+        """The policy's hash, read back now."""
+        return policy_in_force(ports, (await self.plane.read_back()).ports)

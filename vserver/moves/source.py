@@ -1,0 +1,60 @@
+"""A move's steps where the VM comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.errors import Reason, Refusal
+from common.model.operation import HostedState, Progress
+from vserver.core.ports import ports_of
+from vserver.core.readback import policy_in_force
+from vserver.core.taps import incoming_device
+from vserver.hypervisor.port import Copied
+from vserver.moves.means import Found, Job, Means
+
+PROGRESS_EVERY = 0.2  # seconds
+
+
+async def copy(means: Means, job: Job) -> Found:
+    """A copy that an earlier run of this agent left under way is stopped and begun again."""
+    if await means.guests.truth(job.vm_id) is HostedState.ABSENT:
+        return Found()
+    await means.hypervisor.abort(job.vm_id)
+    wanted = means.wanted_of(job)
+    ports = ports_of(wanted, means.guests.vms.get(job.vm_id))
+    policy = policy_in_force(ports, means.plane.observed.ports)
+    if job.stop.is_set():
+        raise Refusal(Reason.CANCELLED_BY_USER, "called off before the copy began")
+    try:
+        copied = await means.hypervisor.migrate(
+            job.vm_id,
+            job.order.peer_migration_uri,
+            {i.mac: incoming_device(i.mac) for i in wanted.vm.interfaces},
+            _reporter(means, job.order.operation_id),
+        )
+    except TimeoutError:  # unknown, not failed
+        if await means.guests.truth(job.vm_id) is not HostedState.ABSENT:
+            raise
+        copied = Copied(0, 0.0, 0)
+    return Found(policy, copied)
+
+
+async def abort(means: Means, job: Job) -> Found:
+    """The copy that we began ourselves has ended by now (see `orders`)."""
+    await means.hypervisor.abort(job.vm_id)
+    if await means.guests.truth(job.vm_id) is HostedState.ABSENT:
+        raise Refusal(Reason.TOO_LATE_TO_CANCEL, "the VM has left")
+    return Found()
+
+
+def _reporter(means: Means, operation_id: str) -> Callable[[Progress], None]:
+    last = float("-inf")
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        now = means.clock.monotonic()
+        if now - last >= PROGRESS_EVERY:
+            last = now
+            means.progress(operation_id, progress)
+
+    return report

@@ -1,0 +1,77 @@
+"""One attempt at an order. Every step may be done twice, and says what it found.
+
+An attempt returns an outcome in any case: what a step could not do is a fact that the vCenter
+decides on, together with the hypervisor's word on where the VM is (`truth`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from common import log
+from common.errors import Reason, Refusal
+from common.model.operation import Failure, MoveOutcome, MoveStep
+from vserver.core.diff import RemovePort
+from vserver.guests import FAILURES
+from vserver.moves import destination, source
+from vserver.moves.means import RUNS, Found, Job, Means
+
+_log = log.get(__name__)
+
+
+async def carry_out(means: Means, job: Job) -> MoveOutcome:
+    order = job.order
+    found, failure = Found(), None
+    try:
+        means.refuse_if_stale(job)
+        found = await _STEPS[order.step](means, job)
+    except FAILURES as error:
+        failure = _failure(error)
+        _log.warning("a step failed", reason=failure.reason, error=failure.message)
+    return MoveOutcome(
+        operation_id=order.operation_id,
+        vm_id=job.vm_id,
+        epoch=order.epoch,
+        step=order.step,
+        ok=failure is None,
+        truth=await means.guests.truth(job.vm_id),
+        failure=failure,
+        policy_hash=found.policy_hash,
+        downtime_ms=found.copied.downtime_ms,
+        bytes=found.copied.bytes,
+        iterations=found.copied.iterations,
+    )
+
+
+async def clean(means: Means, job: Job) -> Found:
+    """Forget the VM, on either side. One that runs is not forgotten, whoever says so."""
+    here = await means.guests.look(job.vm_id)
+    if here is not None and here.state in RUNS:
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
+    await means.hypervisor.discard(job.vm_id)
+    await means.guests.look(job.vm_id)
+    for device in _devices_left(means, job):
+        await means.plane.apply(RemovePort(device))
+    return Found()
+
+
+def _devices_left(means: Means, job: Job) -> list[str]:
+    macs = {interface.mac for interface in means.wanted_of(job).vm.interfaces}
+    ports = means.plane.observed.ports
+    return [device for device, there in ports.items() if there.port.mac in macs]
+
+
+_STEPS: dict[MoveStep, Callable[[Means, Job], Awaitable[Found]]] = {
+    MoveStep.PREPARE: destination.prepare,
+    MoveStep.COPY: source.copy,
+    MoveStep.START: destination.start,
+    MoveStep.CLEAN: clean,
+    MoveStep.ABORT: source.abort,
+}
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, Refusal):
+        return Failure(error.reason.name, error.message)
+    text = str(error) or "it did not answer in time"
+    return Failure(Reason.HYPERVISOR_FAILED.name, text)

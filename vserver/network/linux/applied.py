@@ -1,0 +1,50 @@
+"""Ports whose rules stand as we put them, without reading them back.
+
+The kernel counts nftables transactions. As long as the count has grown by ours alone, what we wrote
+last is what is there; anybody else's transaction makes us forget, and write everything anew. So a
+prepared port is opened by two map entries, not by compiling its rules again, while its VM waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vserver.network.linux.generation import generation
+from vserver.network.port import Port
+
+
+class Applied:
+    def __init__(self, netns: str | None) -> None:
+        self._netns = netns
+        self._count: int | None = None
+        self._ports: dict[str, Port] = {}
+
+    def stands(self, port: Port) -> bool:
+        """Whether the port's chains are in force already; whether it is open is another matter."""
+        return (
+            self._count is not None
+            and self._ports.get(port.device) == replace(port, is_open=False)
+            and generation(self._netns) == self._count
+        )
+
+    def note(self, port: Port) -> None:
+        """Its chains have just been written."""
+        self._ports[port.device] = replace(port, is_open=False)
+
+    def forget(self, device: str) -> None:
+        self._ports.pop(device, None)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Around each transaction of ours. One that fails counts nothing."""
+        before = generation(self._netns)
+        if before is None or before != self._count:
+            self._ports.clear()
+        try:
+            yield
+        finally:
+            self._count = after = generation(self._netns)
+            if before is None or after not in (before, before + 1):
+                self._ports.clear()
