@@ -140,6 +140,15 @@ class Guest:
         """Its QEMU on this host: for tests that kill one, or prove that it is gone."""
         return int((self.host.work / f"run/qemu/{self.name}.pid").read_text())
 
+    @property
+    def tap(self) -> str:
+        """The name of its first interface's tap on this host."""
+        return self.host.virsh("domiflist", self.name).split()[0]
+
+    def limit_copy(self, mib_per_second: int) -> None:
+        """How fast its memory is copied from here: a slow copy can be looked at, and broken."""
+        self.host.virsh("migrate-setspeed", self.name, str(mib_per_second))
+
     def migrate(self, to: Host, *options: str) -> "Guest":
         """Move it live with libvirt's own tool: the baseline that we compare with."""
         words = ["migrate", "--live", "--p2p", *options, self.name, to.peer_uri]

@@ -11,7 +11,13 @@ from typing import Any, TypeVar
 
 import grpc
 
-from common.pb.vsignal.v1 import directory_pb2, inventory_pb2, operations_pb2, types_pb2
+from common.pb.vsignal.v1 import (
+    directory_pb2,
+    inventory_pb2,
+    operations_pb2,
+    signaling_pb2,
+    types_pb2,
+)
 from deploy.demo.control import OPERATOR, Control, connected
 from deploy.lab import Guest, GuestSpec, Host, Lab, Nic, Probe, shell
 from deploy.lab.daemons import Daemon, agent, socket_of, vcenter, wait_socket
@@ -25,7 +31,7 @@ RUNNING, PAUSED, SHUT_OFF = (
     types_pb2.VM_STATE_PAUSED,
     types_pb2.VM_STATE_SHUT_OFF,
 )
-_VIRSH_STATES = {RUNNING: "running", PAUSED: "paused", SHUT_OFF: "shutoff"}
+_VIRSH = {RUNNING: "running", PAUSED: "paused", SHUT_OFF: "shutoff"}
 
 
 def address(number: int) -> str:
@@ -171,10 +177,11 @@ class Product:
         return found + self._without_policy(ledger) + self._astray()
 
     def _hosted(self) -> dict[str, tuple[str, int]]:
+        """What libvirt says; a definition that does not run counts only where nobody runs it."""
         found = {}
-        for host in self.lab.hosts:
-            for state, word in _VIRSH_STATES.items():
-                listed = host.virsh("list", "--uuid", f"--state-{word}", check=False)
+        for state in (SHUT_OFF, PAUSED, RUNNING):
+            for host in self.lab.hosts:
+                listed = host.virsh("list", "--uuid", f"--state-{_VIRSH[state]}", check=False)
                 found |= dict.fromkeys(listed.split(), (f"h{host.number}", state))
         return found
 
@@ -209,13 +216,12 @@ class Product:
 
     # ---- doing ----
 
-    def start(self, *specs: tuple[GuestSpec, int], wait: bool = True) -> list[Guest]:
+    def start(self, *specs: tuple[GuestSpec, int]) -> list[Guest]:
         """Start guests as anyone would with virsh, all at once, and wait for them."""
         guests = [self.lab.guest(spec, on) for spec, on in specs]
-        if wait:
-            for guest in guests:
-                guest.wait_ready()
-                self.wait_registered(guest, guest.host.number)
+        for guest in guests:
+            guest.wait_ready()
+            self.wait_registered(guest, guest.host.number)
         return guests
 
     def probe(self, number: int, on: int, name: str = "eye") -> Probe:
@@ -243,6 +249,30 @@ class Product:
             ],
         )
         return self.control.inventory.AssignVm(request, metadata=OPERATOR, timeout=10)
+
+    def relocate(self, guest: Guest, to: int) -> str:
+        """Start a move, and return while it is under way; the operation's id."""
+        request = signaling_pb2.RelocateRequest(vm_id=guest.spec.uuid, destination=f"h{to}")
+        reply = self.control.signaling.Relocate(request, metadata=OPERATOR, timeout=10)
+        return reply.operation.operation_id
+
+    def wait_copying(self, operation_id: str) -> None:
+        """Some memory has arrived, and some has not."""
+
+        def copies() -> bool:
+            seen = self.operation(operation_id)
+            return seen.phase == operations_pb2.PHASE_COPYING and seen.progress.bytes_processed > 0
+
+        self.until("memory is copied", copies, seen=lambda: self.operation(operation_id))
+
+    def wait_done(self, operation_id: str, timeout: float = 60.0) -> operations_pb2.Operation:
+        self.until(
+            "the move has ended",
+            lambda: self.operation(operation_id).done,
+            timeout,
+            seen=lambda: self.operation(operation_id),
+        )
+        return self.operation(operation_id)
 
     def operation(self, operation_id: str) -> operations_pb2.Operation:
         request = operations_pb2.GetOperationRequest(operation_id=operation_id)

@@ -129,7 +129,7 @@ def test_rules_flushed_by_hand_come_back_and_nothing_is_open_meanwhile(
     product: Product, guests: dict[str, Guest], probe: Probe, chains: str
 ) -> None:
     host, web = guests["web"].host, guests["web"]
-    device = tap_of(web)
+    device = web.tap
     chain = f"chain bridge vsignal {chains}{device}"
     before = host.run(["nft", "list", *chain.split()])
     with Knocker(probe, ip_of(web), 22) as denied:
@@ -170,11 +170,7 @@ def test_a_vm_is_not_heard_before_its_profile_is_in_force(
     guest.undefine()
 
 
-def tap_of(guest: Guest) -> str:
-    return guest.host.virsh("domiflist", guest.name).split()[0]
-
-
 def packets_sent(guest: Guest) -> int:
     """As libvirt counts them at the tap, policy or not."""
-    words = guest.host.virsh("domifstat", guest.name, tap_of(guest)).split()
+    words = guest.host.virsh("domifstat", guest.name, guest.tap).split()
     return int(words[words.index("tx_packets") + 1])

@@ -78,6 +78,8 @@ def _order(view: View, server_id: str, move: Operation) -> MoveOrder | None:
         step, peer_id = _AT_SOURCE.get(move.phase), move.destination
     elif server_id == move.destination:
         step, peer_id = _AT_DESTINATION.get(move.phase), move.source
+        if move.phase is Phase.ABORTING and move.source not in move.acks:
+            step = MoveStep.PREPARE  # the copy may have been faster: nothing is thrown away yet
     else:
         return None
     if step is None:

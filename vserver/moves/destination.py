@@ -11,6 +11,7 @@ from common.model.wanted import WantedVm
 from vserver.core.diff import ApplyPort
 from vserver.core.ports import has_taps, incoming_ports, ports_of
 from vserver.moves.means import RUNS, Found, Job, Means
+from vserver.network.port import Port
 
 NETWORKS_WITHIN = 5.0  # seconds: a VM and its networks come down one after the other
 
@@ -29,8 +30,7 @@ async def prepare(means: Means, job: Job) -> Found:
     ports = incoming_ports(wanted, is_open=False)
     if not ports:
         raise Refusal(Reason.UNASSIGNED, "no interface has a VNI")
-    for port in ports:
-        await means.plane.apply(ApplyPort(port))
+    await _apply(means, ports)
     in_force = await means.in_force(ports)
     if in_force != wanted.profile_hash:
         raise Refusal(
@@ -41,7 +41,8 @@ async def prepare(means: Means, job: Job) -> Found:
 
 
 async def start(means: Means, job: Job) -> Found:
-    """Ports open first, so that the VM's first frame passes; reading back costs no blackout."""
+    """Ports open while the VM starts: until then they pass nothing, and what they pass then is
+    the policy that was prepared. Reading it back costs no blackout."""
     wanted = means.wanted_of(job)
     here = means.guests.vms.get(job.vm_id)
     if not has_taps(here):
@@ -50,10 +51,16 @@ async def start(means: Means, job: Job) -> Found:
         raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's copy is not here")
     await means.lay_networks(wanted)
     ports = ports_of(wanted, here)
+    ended = await asyncio.gather(_apply(means, ports), _resume(means, job), return_exceptions=True)
+    for failure in ended:
+        if failure is not None:
+            raise failure
+    return Found(await means.in_force(ports))
+
+
+async def _apply(means: Means, ports: list[Port]) -> None:
     for port in ports:
         await means.plane.apply(ApplyPort(port))
-    await _resume(means, job)
-    return Found(await means.in_force(ports))
 
 
 async def _resume(means: Means, job: Job) -> None:
