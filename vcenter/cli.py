@@ -11,10 +11,11 @@ import click
 
 from common import log
 from common.config import ConfigError, load
-from common.lifecycle import BAD_CONFIG, FAILED, run
+from common.lifecycle import BAD_CONFIG, run
 from vcenter.app import serve
 from vcenter.config import Config
 from vcenter.store.port import StoreUnusable
+from vcenter.wire.server import CannotListen
 
 _config = click.option(
     "--config",
@@ -46,11 +47,7 @@ def run_command(path: Path) -> None:
     """Serve until SIGTERM, which drains: what was acknowledged is durable."""
     config = _load(path)
     log.configure(config.log)
-    try:
-        sys.exit(run(partial(serve, config)))
-    except StoreUnusable as error:
-        click.echo(f"vcenter: {error}", err=True)
-        sys.exit(FAILED)
+    sys.exit(run(partial(serve, config), expected=(StoreUnusable, CannotListen)))
 
 
 @main.command("check-config")

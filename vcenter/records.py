@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from common.codec import operation as op
 from common.codec import server as srv
@@ -78,7 +78,7 @@ def decode(key: str, value: bytes) -> Ledgered:
     message = kind.message()
     try:
         message.ParseFromString(value)
-    except ValueError as error:
+    except DecodeError as error:
         raise Unreadable(f"{key}: {error}") from error
     check = Checker()
     record = kind.read(check, message)

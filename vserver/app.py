@@ -62,7 +62,7 @@ class Agent:
         self.epochs = Epochs()
         self.wanted = Wanted(self.epochs)
         self.outbox = Outbox()
-        self.guests = Guests(hypervisor, self._guests_changed)
+        self.guests = Guests(hypervisor, self._guests_changed, lambda: self.executor.look.ring())
         self.plane = DataPlane(parts.network, self.guests.taps)
         announcer = Announcer(self.epochs)
         hearing = Hearing(self.wanted, self.epochs, self._wanted_changed)

@@ -46,15 +46,17 @@ class Executor:
         self._clock = clock
         self._failed: list[Operation] = []  # since the last beat; not tried again before the next
         self.wake = Wake(clock)
+        self.look = Wake(clock)  # do not wait for the beat
 
     async def beat(self) -> None:
-        """Read everything again, for ever."""
+        """Read everything again, for ever. The VMs first: libvirtd, restarted, answers for one
+        only when it has put its tap back to where the VM's definition says."""
         while True:
             await self._guests.refresh()
             await self._plane.refresh()
             self._failed.clear()
             self.wake.ring()
-            await self._clock.sleep(BEAT)
+            await self.look.heard(BEAT)
 
     async def run(self) -> None:
         while True:

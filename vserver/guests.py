@@ -19,9 +19,18 @@ _log = log.get(__name__)
 
 
 class Guests:
-    def __init__(self, hypervisor: Hypervisor, changed: Callable[[], None]) -> None:
+    """`changed`: VMs are not as they were. `missed`: the hypervisor was away, and anything may
+    have happened on the host meanwhile."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        changed: Callable[[], None],
+        missed: Callable[[], None],
+    ) -> None:
         self._hypervisor = hypervisor
         self._changed = changed
+        self._missed = missed
         self._fresh: Freshness[str] = Freshness()
         self.vms: dict[str, HostedVm] = {}
         self.listed = False  # a whole list has been read: before, absence means nothing
@@ -64,7 +73,7 @@ class Guests:
         """Hear the hypervisor's events, for ever."""
         async for vm_id in self._hypervisor.events():
             if not vm_id:
-                await self.refresh()
+                self._missed()
                 continue
             try:
                 await self.look(vm_id)

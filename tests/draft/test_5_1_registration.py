@@ -175,8 +175,6 @@ async def test_two_that_claim_an_arrival_at_once_do_not_both_get_it(lab: Lab) ->
     old, one, two = [await lab.agent(f"host-{n}") for n in (1, 2, 3)]
     await old.register(vm(1))
     one.truth[VM] = two.truth[VM] = RUNNING
-    replies = await asyncio.gather(
-        one.register(vm(1)), two.register(vm(1)), return_exceptions=True
-    )
+    replies = await asyncio.gather(one.register(vm(1)), two.register(vm(1)), return_exceptions=True)
     assert sum(isinstance(reply, pb.RegisterResponse) for reply in replies) == 1
     assert (await lab.record(VM)).location.epoch == 2

@@ -161,6 +161,17 @@ async def test_progress_is_followed_and_is_the_sources_word_alone(move: Move) ->
     assert (await move.finish(COPYING)).HasField("progress") is False
 
 
+async def test_a_copy_that_went_well_while_the_vm_still_runs_there_is_waited_for(
+    move: Move,
+) -> None:
+    await move.reach(COPYING)
+    copying = await move.source.until_ordered(VM, COPY)
+    with move.lab.nothing_changes():
+        for truth in (RUNNING, UNKNOWN):
+            await move.source.outcome(copying, truth)
+        await move.lab.heard(move.source)
+
+
 # ---- and back ----
 
 
@@ -227,19 +238,21 @@ async def test_what_has_ended_cannot_be_cancelled(move: Move) -> None:
 async def test_going_back_needs_the_word_of_both(move: Move) -> None:
     await move.reach(COPYING)
     await move.cancel()
-    cleaning = await move.destination.until_ordered(VM, CLEAN)
     aborting = await move.source.until_ordered(VM, ABORT)
     await move.source.outcome(aborting, UNKNOWN)
     await move.source.outcome(aborting, RUNNING, ok=False)
     await move.source.outcome(aborting, RUNNING, step=COPY, ok=False)
+    await move.lab.heard(move.source)
+    assert list((await move.get()).acks) == []
+    assert order(move.destination) == PREPARE, "the copy may have been faster than the cancel"
+    await move.source.outcome(aborting, RUNNING)
+    cleaning = await move.destination.until_ordered(VM, CLEAN)
     await move.destination.outcome(cleaning, RUNNING, ok=False)
     await move.destination.outcome(cleaning, ABSENT, step=PREPARE)
-    for agent in (move.source, move.destination):
-        await move.lab.heard(agent)
+    await move.lab.heard(move.destination)
     operation = await move.get()
-    assert (operation.phase, list(operation.acks)) == (ABORTING, [])
+    assert (operation.phase, list(operation.acks)) == (ABORTING, ["host-1"])
     await move.destination.outcome(cleaning, ABSENT)
-    await move.source.outcome(aborting, RUNNING)
     assert (await move.done()).phase == CANCELLED
 
 
@@ -415,11 +428,10 @@ async def test_a_restart_in_any_phase_goes_on_from_the_record(move: Move, phase:
 async def test_a_restart_while_going_back_goes_on_back(move: Move) -> None:
     await move.reach(COPYING)
     await move.cancel()
-    cleaning = await move.destination.until_ordered(VM, CLEAN)
-    await move.destination.outcome(cleaning, ABSENT)
-    await move.lab.heard(move.destination)
-    await move.lab.restart()
     await move.source.outcome(await move.source.until_ordered(VM, ABORT), RUNNING)
+    await move.destination.until_ordered(VM, CLEAN)
+    await move.lab.restart()
+    await move.destination.outcome(await move.destination.until_ordered(VM, CLEAN), ABSENT)
     assert (await move.done()).phase == CANCELLED
 
 

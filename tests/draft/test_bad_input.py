@@ -114,9 +114,7 @@ async def test_everything_that_is_wrong_is_said_at_once(lab: Lab, host: Agent) -
     ]
 
 
-@pytest.mark.parametrize(
-    "state", [types.VM_STATE_UNSPECIFIED, types.VM_STATE_LOST_NEEDS_FENCE, 99]
-)
+@pytest.mark.parametrize("state", [types.VM_STATE_UNSPECIFIED, types.VM_STATE_LOST_NEEDS_FENCE, 99])
 async def test_a_state_that_no_host_can_say(lab: Lab, host: Agent, state: int) -> None:
     with lab.nothing_changes():
         refusal = await refusal_of(host.register(vm(1), state))

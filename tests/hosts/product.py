@@ -6,7 +6,7 @@ Every wait is for a condition and says, when it gives up, what was seen instead.
 import re
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -94,12 +94,15 @@ class Product:
         timeout: float = 30.0,
         seen: Callable[[], object] = lambda: "",
     ) -> T:
-        """Look until it is true; then give up, saying what was there instead."""
+        """Look until it is true; then give up, saying what was there instead.
+
+        A vCenter that does not answer, because a test has just ended it, is no answer yet.
+        """
         deadline = time.monotonic() + timeout
         while True:
-            found = look()
-            if found:
-                return found
+            with suppress(grpc.RpcError):
+                if found := look():
+                    return found
             if time.monotonic() > deadline:
                 instead = seen()
                 raise TimeoutError(f"not within {timeout:.0f} s: {what}; seen: {instead}")
@@ -108,11 +111,29 @@ class Product:
     def wait_attached(self, numbers: Iterable[int] | None = None) -> None:
         wanted = {f"h{number}" for number in (self.agents if numbers is None else numbers)}
 
-        def attached() -> set[str]:
-            servers = [load.server for load in self.control.servers()]
-            return {s.server_id for s in servers if s.liveness == types_pb2.LIVENESS_ATTACHED}
+        self.until(
+            f"{sorted(wanted)} attached",
+            lambda: wanted <= self.attachments().keys(),
+            seen=self.attachments,
+        )
 
-        self.until(f"{sorted(wanted)} attached", lambda: wanted <= attached(), seen=attached)
+    def attachments(self) -> dict[str, int]:
+        """Who is attached, and, in nanoseconds, since when."""
+        servers = [load.server for load in self.control.servers()]
+        return {
+            s.server_id: s.last_seen.ToNanoseconds()
+            for s in servers
+            if s.liveness == types_pb2.LIVENESS_ATTACHED
+        }
+
+    def wait_attached_anew(self, before: dict[str, int], numbers: Iterable[int]) -> None:
+        """These have attached again since `before`."""
+
+        def anew() -> bool:
+            now = self.attachments()
+            return all(now.get(f"h{n}", 0) > before.get(f"h{n}", 0) for n in numbers)
+
+        self.until("attached anew", anew, seen=self.attachments)
 
     def wait_registered(
         self,

@@ -40,8 +40,8 @@ def web_holds(probe: Probe, guest: Guest) -> None:
     ip = ip_of(guest)
     probe.wait_ping(ip)
     assert probe.http_get(ip, timeout=5.0) == guest.name
-    assert not probe.tcp_connects(ip, 22)
-    assert not probe.tcp_connects(ip, 8080), "denied by default"
+    assert not probe.tcp_connects(ip, 22, timeout=0.5)
+    assert not probe.tcp_connects(ip, 8080, timeout=0.5), "denied by default"
 
 
 def closed(probe: Probe, guest: Guest) -> None:

@@ -172,12 +172,8 @@ class Agent:
         request = signaling.DeregisterRequest(vm_id=vm_id, epoch=epoch)
         return await self.client.signaling.Deregister(request)
 
-    async def report(
-        self, *statuses: signaling.VmStatus, **rest: Any
-    ) -> signaling.ReportResponse:
-        return await self.client.signaling.Report(
-            signaling.ReportRequest(vms=statuses, **rest)
-        )
+    async def report(self, *statuses: signaling.VmStatus, **rest: Any) -> signaling.ReportResponse:
+        return await self.client.signaling.Report(signaling.ReportRequest(vms=statuses, **rest))
 
     async def outcome(self, wanted: session.WantedVm, truth: int, **said: Any) -> None:
         """Answers an order; `ok` unless said otherwise."""

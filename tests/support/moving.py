@@ -72,9 +72,9 @@ class Move:
         return wanted
 
     async def go_back(self) -> None:
-        """Both hosts answer to the order to go back."""
-        await self.destination.outcome(await self.destination.until_ordered(VM, CLEAN), ABSENT)
+        """Both hosts answer to the order to go back: the source runs on, nothing is there."""
         await self.source.outcome(await self.source.until_ordered(VM, ABORT), RUNNING)
+        await self.destination.outcome(await self.destination.until_ordered(VM, CLEAN), ABSENT)
 
     async def reach(self, phase: int) -> None:
         """Begins the move and brings it into the phase."""

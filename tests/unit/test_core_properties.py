@@ -1,4 +1,4 @@
-"""The invariants I1, I3, I7 and I8 of DESIGN over the pure core, whatever happens in whatever order."""
+"""The invariants I1, I3, I7 and I8 of DESIGN over the pure core, whatever comes in any order."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from vcenter.core.sync_group import LeaveGroup, PutGroup
 VMS = [vm_id(n) for n in (1, 2, 3)]
 ALL = frozenset({Capability.ACL, Capability.RATE, Capability.ANTI_SPOOFING})
 hosts, vms = st.sampled_from(HOSTS), st.sampled_from(VMS)
+destinations = st.sampled_from([*HOSTS, ""])
 epochs = st.integers(0, 4)
 profiles = st.sampled_from(
     [None, Profile(acl=Acl()), Profile(egress_rate=Rate(8_000)), Profile(anti_spoofing=False)]
@@ -81,7 +82,7 @@ class Core(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger()
         self.world = World({vm: Guest() for vm in VMS})
-        self.epochs: dict[str, int] = {}
+        self.epochs: dict[str, tuple[int, str]] = {}
         self.proofs: set[tuple[str, int]] = set()  # (operation, epoch): the source said ABSENT
         self.serial = 0
 
@@ -117,6 +118,14 @@ class Core(RuleBasedStateMachine):
             nic = interface(VMS.index(vm) + 1, shared, "lan")
             said = Vm(vm, "", "blue", group, (nic,), None, Resources(1, 100))
             self.deliver([Register(host, said, VmState.RUNNING)])
+
+    @rule(vm=vms)
+    def disappears(self, vm: str) -> None:
+        """Stopped by a person, and deregistered by its owner."""
+        self.stop_by_hand(vm)
+        if (record := self.table.vm(vm)) is not None:
+            held = record.location
+            self.deliver([Deregister(held.server_id, vm, held.epoch)])
 
     # ---- people, behind everybody's back ----
 
@@ -240,7 +249,12 @@ class Core(RuleBasedStateMachine):
 
     # ---- moves ----
 
-    @rule(target=moves, vm=vms, to=st.sampled_from([*HOSTS, ""]), epoch=st.sampled_from([0, 0, 0, 1, 2]))
+    @rule(
+        target=moves,
+        vm=vms,
+        to=st.sampled_from([*HOSTS, ""]),
+        epoch=st.sampled_from([0, 0, 0, 1, 2]),
+    )
     def relocate(self, vm: str, to: str, epoch: int) -> Any:
         self.serial += 1
         operation_id = vm_id(1000 + self.serial)
@@ -318,13 +332,15 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def epochs_never_go_back(self) -> None:
-        """I3, through deregistration and restarts too."""
+        """I3, through deregistration and restarts too: greater with every new owner."""
         for vm in VMS:
             record, grave = self.table.vm(vm), self.table.tombstone(vm)
             assert record is None or grave is None
             held = record.location.epoch if record else grave.epoch if grave else 0
-            assert held >= self.epochs.get(vm, 0)
-            self.epochs[vm] = held
+            owner = record.location.server_id if record else ""
+            before, owner_before = self.epochs.get(vm, (0, ""))
+            assert held > before if owner not in ("", owner_before) else held >= before
+            self.epochs[vm] = held, owner
 
     @invariant()
     def a_claim_has_one_holder(self) -> None:
@@ -362,8 +378,8 @@ class Core(RuleBasedStateMachine):
 
 TestCore = Core.TestCase
 TestCore.settings = settings(
-    max_examples=80,
-    stateful_step_count=40,
+    max_examples=120,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -36,6 +36,10 @@ SERVICES = tuple(
 )
 
 
+class CannotListen(Exception):
+    """An address is taken, or is not this machine's."""
+
+
 class WireServer:
     """Start, drain, stop. Streams end by themselves when their sessions are closed."""
 
@@ -44,7 +48,15 @@ class WireServer:
         self._parts = parts
         self._health = AsyncHealthServicer()
         self._add_services()
-        self.ports = [self._server.add_insecure_port(address) for address in listen]
+        self.ports = [self._listen(address) for address in listen]
+
+    def _listen(self, address: str) -> int:
+        """The port that it became: 0 stands for any."""
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            text = f"cannot listen on {address}: is something else there already? ({error})"
+            raise CannotListen(text) from error
 
     def _add_services(self) -> None:
         server, parts = self._server, self._parts

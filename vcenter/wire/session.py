@@ -108,7 +108,7 @@ class SessionService(Servicer, session_pb2_grpc.SessionServicer):
         check.done()
         log.info(
             "outcome",
-            operation=outcome.operation_id,
+            operation_id=outcome.operation_id,
             server=session.server_id,
             step=outcome.step,
             ok=outcome.ok,

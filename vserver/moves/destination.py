@@ -51,7 +51,7 @@ async def start(means: Means, job: Job) -> Found:
         raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's copy is not here")
     await means.lay_networks(wanted)
     ports = ports_of(wanted, here)
-    ended = await asyncio.gather(_apply(means, ports), _resume(means, job), return_exceptions=True)
+    ended = await asyncio.gather(_resume(means, job), _apply(means, ports), return_exceptions=True)
     for failure in ended:
         if failure is not None:
             raise failure

@@ -2,8 +2,8 @@
 
 Every call blocks, so each runs in a worker thread of this connection's own: a hung libvirtd uses
 up its own threads, not the agent's. Copies take minutes and have a thread each, so that they can
-be watched and stopped, and do not keep the agent from ending. Keepalive finds a libvirtd that
-hangs; its end wakes the keeper, which connects again with growing pauses and then reports that
+be watched and stopped, and do not keep the agent from ending. One line only listens for events;
+its end wakes the keeper, which connects again with growing pauses and then reports that
 everything may have changed.
 """
 
@@ -23,7 +23,7 @@ from common.clock import Clock
 from common.errors import Reason, Refusal
 from vserver.hypervisor.libvirt import event_thread, subscription
 from vserver.hypervisor.libvirt.failures import failed
-from vserver.hypervisor.libvirt.handle import Handle
+from vserver.hypervisor.libvirt.lines import Lines, open_line
 from vserver.hypervisor.libvirt.waiting import within
 
 T = TypeVar("T")
@@ -31,7 +31,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PATIENCE = 15.0
 _CALLS = 8
-_KEEPALIVE_SECONDS, _KEEPALIVE_MISSES = 5, 3
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -43,7 +42,8 @@ class Connection:
         self._clock = clock
         self._on_event = on_event
         self._lost = asyncio.Event()
-        self._handle: Handle | None = None
+        self._listening: Any = None
+        self._lines: Lines | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._calls = ThreadPoolExecutor(_CALLS, "libvirt-call")
 
@@ -63,46 +63,44 @@ class Connection:
 
     async def call(self, work: Callable[[Any], T], *, patience: float = _PATIENCE) -> T:
         """Run `work(connection)` in a thread; TimeoutError means that its outcome is unknown."""
-        return await within(
-            self._clock, patience, self._in_pool(partial(self._open_handle().run, work))
-        )
+        doing = self._in_pool(partial(self._open_lines().run, work))
+        return await within(self._clock, patience, doing)
 
     def copy(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """Start work of unknown length; keepalive is what ends it if libvirtd hangs."""
-        return self._open_handle().run_alone(work)
+        return self._open_lines().run_alone(work)
 
     def _in_pool(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._calls, work)
 
-    def _open_handle(self) -> Handle:
-        if self._handle is None:
+    def _open_lines(self) -> Lines:
+        if self._lines is None:
             raise Refusal(Reason.HYPERVISOR_FAILED, f"libvirtd at {self.uri} does not answer")
-        return self._handle
+        return self._lines
 
     async def _connect(self) -> None:
         opening = self._in_pool(partial(self._opened, asyncio.get_running_loop()))
         try:
-            self._handle = await within(self._clock, _PATIENCE, opening)
+            self._listening = await within(self._clock, _PATIENCE, opening)
         except libvirt.libvirtError as error:
             raise failed(error) from error
         except (TimeoutError, asyncio.CancelledError):
             opening.add_done_callback(_close_late)
             raise
+        self._lines = Lines(self.uri)
 
-    def _opened(self, loop: asyncio.AbstractEventLoop) -> Handle:
-        conn = libvirt.open(self.uri)
+    def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
+        conn = open_line(self.uri)
         try:
-            handle = Handle(conn)
-            conn.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_MISSES)
-            subscription.subscribe(conn, loop, self._on_event, lambda: self._lose(handle))
+            subscription.subscribe(conn, loop, self._on_event, lambda: self._lose(conn))
         except BaseException:
             subscription.unsubscribe_and_close(conn)
             raise
-        return handle
+        return conn
 
-    def _lose(self, handle: Handle) -> None:
+    def _lose(self, conn: Any) -> None:
         """It may end before it is ours, or be reported when there is a newer one already."""
-        if self._handle in (None, handle):
+        if self._listening is None or self._listening is conn:
             self._lost.set()
 
     async def _keep(self) -> None:
@@ -117,7 +115,7 @@ class Connection:
 
     async def _reconnect(self) -> None:
         attempt = 0
-        while self._handle is None:
+        while self._lines is None:
             await self._clock.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
             attempt += 1
             try:
@@ -126,16 +124,19 @@ class Connection:
                 _log.debug("libvirtd at %s: %s", self.uri, error)
 
     async def _drop(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is None:
+        lines, self._lines = self._lines, None
+        conn, self._listening = self._listening, None
+        if lines is None:
             return
-        try:
-            await within(self._clock, _PATIENCE, self._in_pool(handle.release))
-        except TimeoutError:
-            _log.warning("the connection to %s does not close", self.uri)
+        for release in (lines.close, partial(subscription.unsubscribe_and_close, conn)):
+            try:
+                await within(self._clock, _PATIENCE, self._in_pool(release))
+            except TimeoutError:
+                _log.warning("a connection to %s does not close", self.uri)
 
 
-def _close_late(opening: asyncio.Future[Handle]) -> None:
+def _close_late(opening: asyncio.Future[Any]) -> None:
     """Nobody waits for this connection any more; it is closed, not leaked."""
     if not opening.cancelled() and opening.exception() is None:
-        threading.Thread(target=opening.result().release, daemon=True).start()
+        release = partial(subscription.unsubscribe_and_close, opening.result())
+        threading.Thread(target=release, daemon=True).start()

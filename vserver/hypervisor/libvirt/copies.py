@@ -103,7 +103,7 @@ class Copies:
 
     async def _restore(self, copy: Copy) -> None:
         try:
-            await self._connection.call(lambda _: copy.plan.restore())
+            await self._connection.call(copy.plan.restore)
         except (Refusal, TimeoutError) as error:
             _log.warning("VM %s keeps the limits of its copy: %s", copy.vm_id, error)
 

@@ -45,7 +45,7 @@ class Copy:
         self._records = records
         self._limit = max_downtime_ms(0)
         self._copied = Copied(0, 0.0, 0)
-        self.ending: asyncio.Future[None] = connection.copy(lambda _: plan.carry_out())
+        self.ending: asyncio.Future[None] = connection.copy(plan.carry_out)
         self.ending.add_done_callback(seen)
 
     async def run(self) -> Copied:
@@ -64,10 +64,15 @@ class Copy:
         return self._copied
 
     async def stop(self) -> None:
-        """Ask until it has ended: before and after the transfer libvirt has no ear for it."""
+        """Ask until it has ended: before the transfer libvirt has no ear for it.
+
+        Once the guest stands still it is too late: libvirt (9.0) was seen to wait forever after an
+        abort in that moment, and the copy is over in a few milliseconds anyway.
+        """
         while not (self.proven or self.ending.done()):
-            with suppress(Refusal, TimeoutError):
-                await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
+            if not self.switching.is_set():
+                with suppress(Refusal, TimeoutError):
+                    await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
             await first(self._clock, _ASK_AGAIN, (self.ending,))
 
     async def _proof(self) -> None:
@@ -101,7 +106,9 @@ class Copy:
 
     async def _look(self) -> bool:
         """Whether these were the last figures."""
-        stats = await self._connection.call(lambda _: self.plan.domain.jobStats())
+        stats = await self._connection.call(
+            lambda conn: conn.lookupByUUIDString(self.vm_id).jobStats()
+        )
         if stats.get("type") == libvirt.VIR_DOMAIN_JOB_NONE or not stats.get("data_total"):
             return False
         progress = Progress(
@@ -121,4 +128,6 @@ class Copy:
         limit = max_downtime_ms(iteration)
         if limit > self._limit and not self.switching.is_set():
             self._limit = limit
-            await self._connection.call(lambda _: self.plan.domain.migrateSetMaxDowntime(limit))
+            await self._connection.call(
+                lambda conn: conn.lookupByUUIDString(self.vm_id).migrateSetMaxDowntime(limit)
+            )

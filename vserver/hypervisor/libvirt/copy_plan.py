@@ -33,34 +33,33 @@ _MAX_DOWNTIME_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
 class CopyPlan:
     """One copy, ready to go, with what must be put back if it fails."""
 
-    domain: Any
+    vm_id: str
+    name: str
     destination: str
     parameters: Mapping[str, Any]
     flags: int
     max_downtime: int
     autostart: bool
 
-    def carry_out(self) -> None:
+    def carry_out(self, conn: Any) -> None:
         """Blocks until libvirt is through with it, the source's end included.
 
         Autostart would bring the source's definition to life if this host lost power between the
         end of its QEMU and of its definition; so it is turned off first, and travels in the mark.
         """
-        self.domain.migrateSetMaxDowntime(max_downtime_ms(0))
+        domain = conn.lookupByUUIDString(self.vm_id)
+        domain.migrateSetMaxDowntime(max_downtime_ms(0))
         if self.autostart:
-            self.domain.setAutostart(0)
-        self.domain.migrateToURI3(self.destination, self.parameters, self.flags)
+            domain.setAutostart(0)
+        domain.migrateToURI3(self.destination, self.parameters, self.flags)
 
-    def restore(self) -> None:
+    def restore(self, conn: Any) -> None:
         """After a failure: the VM is as it was."""
+        domain = conn.lookupByUUIDString(self.vm_id)
         with suppress(libvirt.libvirtError):
-            self.domain.migrateSetMaxDowntime(self.max_downtime)
+            domain.migrateSetMaxDowntime(self.max_downtime)
         if self.autostart:
-            self.domain.setAutostart(1)
-
-    @property
-    def name(self) -> str:
-        return str(self.domain.name())
+            domain.setAutostart(1)
 
 
 def prepare(conn: Any, vm_id: str, destination: str, devices: Mapping[str, str]) -> CopyPlan:
@@ -76,7 +75,8 @@ def prepare(conn: Any, vm_id: str, destination: str, devices: Mapping[str, str])
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml,
     }
     return CopyPlan(
-        domain=domain,
+        vm_id=vm_id,
+        name=domain.name(),
         destination=destination,
         parameters=parameters,
         flags=_FLAGS | (_KEEP_DEFINITION if persistent else 0),

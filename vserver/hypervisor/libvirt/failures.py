@@ -17,12 +17,13 @@ def guarded(work: Callable[[Any], T], conn: Any) -> T:
     try:
         return work(conn)
     except libvirt.libvirtError as error:
-        if _is_alive(conn):
+        if is_alive(conn):
             raise failed(error) from error
         raise TimeoutError(f"libvirtd went away during a call: {error}") from error
 
 
-def _is_alive(conn: Any) -> bool:
+def is_alive(conn: Any) -> bool:
+    """Whether it can still be used; asks nobody."""
     try:
         return bool(conn.isAlive() == 1)
     except libvirt.libvirtError:

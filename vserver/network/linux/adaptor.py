@@ -65,7 +65,7 @@ class LinuxNetwork:
             await self._commands.nft(self._table.base())
             listing = await self._known()
             async with netlink(self._netns) as ip:
-                await links.ensure_bridge(ip, self._commands, self._intake)
+                await links.ensure_intake(ip, self._commands, self._intake)
                 strays = view.strays(await links.links(ip), listing, self._table.prefixes)
             if strays:
                 await self._commands.nft([self._table.close(device) for device in strays])

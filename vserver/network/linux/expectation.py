@@ -40,16 +40,17 @@ class Expectation:
     async def compare(self, listing: Listing) -> Comparison:
         devices = [listing.port(device) for device in sorted(listing.devices())]
         ports = [port for port in devices if port is not None]
-        has_base = listing.has_base(await self._learn(ports))
+        has_base = listing.has_base(await self._learn(listing, ports))
         prefixes = self._scratch.prefixes
         intact = {
             p: has_base and listing.has_port(p, self._learned[_closed(p)], prefixes) for p in ports
         }
         return Comparison(has_base, intact)
 
-    async def _learn(self, ports: list[Port]) -> Listing:
+    async def _learn(self, listing: Listing, ports: list[Port]) -> Listing:
         """Make sure that every one of these is known, and forget all others."""
         wanted = [_closed(port) for port in ports]
+        self._take_over(listing, wanted)
         unknown = [port for port in wanted if port not in self._learned]
         if unknown or self._base is None:
             copy = await self._copy(unknown)
@@ -57,6 +58,12 @@ class Expectation:
             self._base = copy
         self._learned = {port: self._learned[port] for port in wanted}
         return self._base
+
+    def _take_over(self, listing: Listing, wanted: list[Port]) -> None:
+        """What only we have written since is what it should be: no scratch table is needed."""
+        for port in wanted:
+            if port not in self._learned and self._commands.applied.stands(port):
+                self._learned[port] = listing.port_chains(port.device)
 
     async def _copy(self, ports: Iterable[Port]) -> Listing:
         commands, scratch = self._commands, self._scratch

@@ -92,6 +92,23 @@ def bridge_name(vni: int) -> str:
 
 async def ensure_bridge(ip: Any, commands: Commands, name: str) -> Link:
     """A bridge, up. One that is there already is taken as it is."""
+    bridge = await _bridge(ip, commands, name)
+    if not bridge.is_up:
+        await ip.link("set", index=bridge.index, state="up")
+    return bridge
+
+
+async def ensure_intake(ip: Any, commands: Commands, name: str) -> None:
+    """A bridge to define VMs on, and down, for then it forwards nothing.
+
+    libvirtd, restarted, puts every tap back there: VMs of all tenants, their ports open.
+    """
+    bridge = await _bridge(ip, commands, name)
+    if bridge.is_up:
+        await ip.link("set", index=bridge.index, state="down")
+
+
+async def _bridge(ip: Any, commands: Commands, name: str) -> Link:
     bridge = await find(ip, name)
     if bridge is None:
         # Snooping off: without a querier it would keep multicast, ND among it, from the VMs.
@@ -102,8 +119,6 @@ async def ensure_bridge(ip: Any, commands: Commands, name: str) -> Link:
         await _keep_host_out(commands, name)
     if bridge.kind != "bridge":
         raise Refusal(Reason.NETWORK_FAILED, f"{name} is there, and is not a bridge")
-    if not bridge.is_up:
-        await ip.link("set", index=bridge.index, state="up")
     return bridge
 
 

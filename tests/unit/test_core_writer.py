@@ -1,0 +1,222 @@
+"""The writer: nothing is visible or acknowledged before it is durable (I2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import pytest
+
+from common.clock import SystemClock
+from common.errors import Reason, Refusal
+from common.model.server import Severity, Tenant
+from tests.support.held import HeldStore
+from vcenter import writer as writer_module
+from vcenter.core import keys
+from vcenter.core.command import Alarm, Decision
+from vcenter.core.inventory import DeleteTenant, PutTenant
+from vcenter.core.table import Change
+from vcenter.core.view import View
+from vcenter.ledger import Ledger
+from vcenter.store.memory import MemoryStore
+from vcenter.store.port import Batch, Put
+
+
+@asynccontextmanager
+async def writing(store: MemoryStore) -> AsyncIterator[Ledger]:
+    ledger = Ledger(store, SystemClock())
+    await ledger.open()
+    running = asyncio.create_task(ledger.writer.run())
+    try:
+        yield ledger
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def submitted(ledger: Ledger, *names: str) -> list[asyncio.Task[object]]:
+    """Commands that the writer has not finished with."""
+    tasks: list[asyncio.Task[object]] = [
+        asyncio.create_task(ledger.submit(PutTenant(name))) for name in names
+    ]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_nothing_is_visible_or_answered_before_it_is_durable() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        heard: list[int] = []
+        ledger.feed.listen(lambda committed: heard.append(committed.revision))
+        (task,) = await submitted(ledger, "blue")
+        await store.waiting.wait()
+        assert not task.done() and not heard
+        assert ledger.table.tenant("blue") is None and ledger.table.revision == 0
+        store.released.set()
+        assert (await task).revision == 1  # type: ignore[attr-defined]
+        assert heard == [1]
+        assert ledger.table.tenant("blue") == Tenant("blue", revision=1)
+
+
+async def test_what_waits_while_one_group_is_written_goes_together() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        first = await submitted(ledger, "a")
+        await store.waiting.wait()
+        rest = await submitted(ledger, "b", "c", "d")
+        store.released.set()
+        await asyncio.gather(*first, *rest)
+        assert store.groups == [1, 3]
+
+
+async def test_commands_of_one_group_see_those_before_them() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        await submitted(ledger, "first")
+        await store.waiting.wait()
+        same = await submitted(ledger, "blue", "blue")
+        gone = asyncio.create_task(ledger.submit(DeleteTenant("blue")))
+        again = asyncio.create_task(ledger.submit(DeleteTenant("blue")))
+        await asyncio.sleep(0)
+        store.released.set()
+        await asyncio.gather(*same, gone)
+        with pytest.raises(Refusal) as caught:
+            await again
+        assert caught.value.reason is Reason.UNKNOWN_TENANT
+        assert ledger.table.tenant("blue") is None
+        assert ledger.table.revision == 3, "said twice, written once, and deleted"
+
+
+async def test_replies_come_in_the_order_of_their_revisions() -> None:
+    async with writing(MemoryStore()) as ledger:
+        tasks = await submitted(ledger, *(f"t{n}" for n in range(50)))
+        await asyncio.gather(*tasks)
+        found = [ledger.table.tenant(f"t{n}") for n in range(50)]
+        assert [tenant.revision for tenant in found if tenant] == list(range(1, 51))
+
+
+async def test_a_failed_write_refuses_all_of_its_group_and_nothing_is_visible() -> None:
+    store = HeldStore()
+    store.failing = True
+    store.released.set()
+    async with writing(store) as ledger:
+        tasks = await submitted(ledger, "a", "b")
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, Refusal)
+            assert result.reason is Reason.STORE_FAILED and result.retry_after
+        assert ledger.table.revision == 0 and ledger.table.tenant("a") is None
+        store.failing = False
+        assert (await ledger.submit(PutTenant("a"))).revision == 1
+
+
+async def test_somebody_elses_write_is_a_conflict_and_not_overwritten() -> None:
+    store = MemoryStore()
+    async with writing(store) as ledger:
+        await store.append([Batch((Put(keys.tenant("b"), b""),), {})], 0)
+        with pytest.raises(Refusal) as caught:
+            await ledger.submit(PutTenant("b"))
+        assert caught.value.reason is Reason.STORE_FAILED
+        assert ledger.table.tenant("b") is None
+
+
+async def test_a_full_queue_tells_the_caller_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer_module, "QUEUE", 2)
+    store = HeldStore()
+    async with writing(store) as ledger:
+        taken = await submitted(ledger, "a")
+        await store.waiting.wait()
+        waiting = await submitted(ledger, "b", "c")
+        with pytest.raises(Refusal) as caught:
+            await ledger.submit(PutTenant("d"))
+        assert caught.value.reason is Reason.OVERLOADED and caught.value.retry_after
+        store.released.set()
+        await asyncio.gather(*taken, *waiting)
+        assert ledger.table.tenant("d") is None
+
+
+async def test_draining_makes_what_was_accepted_durable_and_takes_no_more() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        tasks = await submitted(ledger, "a", "b")
+        draining = asyncio.create_task(ledger.writer.drain())
+        await store.waiting.wait()
+        with pytest.raises(Refusal) as caught:
+            await ledger.submit(PutTenant("late"))
+        assert caught.value.reason is Reason.SHUTTING_DOWN
+        store.released.set()
+        await draining
+        assert all(task.done() for task in tasks) and ledger.table.revision == 2
+
+
+async def test_a_caller_that_gives_up_while_waiting_is_not_carried_out() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        first = await submitted(ledger, "a")
+        await store.waiting.wait()
+        (given_up,) = await submitted(ledger, "b")
+        given_up.cancel()
+        await asyncio.sleep(0)
+        store.released.set()
+        await asyncio.gather(*first)
+        await ledger.writer.drain()
+        assert ledger.table.tenant("b") is None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A command with a defect, or one whose record cannot be stored."""
+
+    records: tuple[object, ...] = ()
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        if not self.records:
+            raise ZeroDivisionError
+        return Decision(tuple(Change("tenant/x", r) for r in self.records))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("command", "error"), [(Broken(), ZeroDivisionError), (Broken((7,)), KeyError)]
+)
+async def test_a_defect_fails_its_own_caller_alone(command: Broken, error: type[Exception]) -> None:
+    async with writing(MemoryStore()) as ledger:
+        before, broken, after = (
+            asyncio.create_task(ledger.submit(c)) for c in (PutTenant("a"), command, PutTenant("b"))
+        )
+        with pytest.raises(error):
+            await broken
+        await asyncio.gather(before, after)
+        assert ledger.table.tenant("a") and ledger.table.tenant("b")
+
+
+@dataclass(frozen=True)
+class Alarming:
+    def decide(self, view: View, now_ms: int) -> Decision:
+        alarm = Alarm(Reason.CLAIM_HELD, "held", Severity.CRITICAL, evidence={"by": "x"})
+        return alarm.decision(view, now_ms)
+
+
+async def test_a_refusal_comes_after_its_alert_is_durable_and_raises_it_once() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        alarming = asyncio.create_task(ledger.submit(Alarming()))
+        await store.waiting.wait()
+        assert not alarming.done()
+        store.released.set()
+        for task in (alarming, asyncio.create_task(ledger.submit(Alarming()))):
+            with pytest.raises(Refusal):
+                await task
+        assert ledger.table.revision == 1
+
+
+async def test_a_restart_finds_everything_that_was_acknowledged() -> None:
+    store = MemoryStore()
+    async with writing(store) as ledger:
+        await asyncio.gather(*await submitted(ledger, "a", "b"))
+    async with writing(store) as ledger:
+        assert ledger.table.revision == 2
+        assert ledger.table.tenant("b") == Tenant("b", revision=2)
