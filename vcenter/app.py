@@ -53,11 +53,11 @@ class VCenter:
         """Raises `StoreUnusable` before anything is served. Leaving drains and closes."""
         await self.ledger.open()
         try:
+            wire = WireServer(self.parts, self.config.listen)
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self.ledger.writer.run())
                 await self.sessions.recover()
                 leases = tasks.create_task(self.sessions.watch_leases())
-                wire = WireServer(self.parts, self.config.listen)
                 self.ports = wire.ports
                 await wire.start()
                 log.info("serving", listen=self.config.listen, revision=self.ledger.table.revision)

@@ -77,7 +77,7 @@ def _text(event: directory_pb2.WatchEvent) -> str:
             return f"vm      {event.vm_gone}  gone"
         case "server":
             host = event.server
-            return f"server  {host.server_id}  {word(host, 'liveness')}, {host.vms} VMs"
+            return f"server  {host.server_id}  {word(host, 'liveness')}"
         case "operation":
             return f"op      {event.operation.operation_id}  {movement(event.operation)}"
         case "alert":

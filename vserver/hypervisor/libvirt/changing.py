@@ -33,10 +33,10 @@ def resume(conn: Any, vm_id: str) -> None:
     state, reason = domain.state()
     if mark and Seen(state, reason, active=True, marked=True).arriving:
         raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's memory is still arriving")
+    if mark:  # first, for what bears it may be discarded, and what has run may not
+        domain.setMetadata(_MARK, None, None, marker.NAMESPACE, _LIVE)
     if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
         domain.resume()
-    if mark:  # means nothing on a VM that runs, so its removal can wait
-        domain.setMetadata(_MARK, None, None, marker.NAMESPACE, _LIVE)
     if mark and marker.wants_autostart(mark):
         domain.setAutostart(1)
 

@@ -83,7 +83,7 @@ class Copy:
             await asyncio.wait({self.ending})
             return
         try:
-            await process.ended_for_good()
+            await process.end_for_good(self.switching, self._clock)
         finally:
             process.close()
 
