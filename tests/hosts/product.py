@@ -31,6 +31,7 @@ RUNNING, PAUSED, SHUT_OFF = (
     types_pb2.VM_STATE_PAUSED,
     types_pb2.VM_STATE_SHUT_OFF,
 )
+_CAPACITY = "capacity = {vcpus = 32}"  # all hosts share this machine's few
 _VIRSH = {RUNNING: "running", PAUSED: "paused", SHUT_OFF: "shutoff"}
 
 
@@ -53,7 +54,8 @@ class Product:
         self.center = vcenter(lab)
         more = settings or {}
         self.agents: dict[int, Daemon] = {
-            host.number: agent(lab, host, more.get(host.number, "")) for host in lab.hosts
+            host.number: agent(lab, host, f"{_CAPACITY}\n{more.get(host.number, '')}")
+            for host in lab.hosts
         }
         self._stack = ExitStack()
         self.control: Control
@@ -285,6 +287,13 @@ class Product:
             return seen.phase == operations_pb2.PHASE_COPYING and seen.progress.bytes_processed > 0
 
         self.until("memory is copied", copies, seen=lambda: self.operation(operation_id))
+
+    def wait_switching(self, operation_id: str) -> None:
+        """Told at once, for it will not last; a move that has ended by then is told as well."""
+        request = operations_pb2.GetOperationRequest(operation_id=operation_id)
+        for seen in self.control.operations.Follow(request, metadata=OPERATOR, timeout=60):
+            if seen.phase >= operations_pb2.PHASE_SWITCHING:
+                return
 
     def wait_done(self, operation_id: str, timeout: float = 60.0) -> operations_pb2.Operation:
         self.until(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from common.errors import Refusal
+from common.model.identity import Claim
 from common.model.operation import HostedState, MoveOutcome, MoveStep
 from common.model.wanted import WantedVm
 from vcenter.core.command import Command, Decision
-from vcenter.core.indexes import claims, tags
+from vcenter.core.indexes import Tag, claims, tags
 from vcenter.core.overlay import Overlay
-from vcenter.core.register import Evidence, Register, Reply
 from vcenter.core.servers import Restarted
 from vcenter.core.table import Change, Table
 from vcenter.core.wanted import Item, affected, wanted_network, wanted_vm
@@ -87,7 +88,10 @@ class Ledger:
     def __init__(self) -> None:
         self.table = Table()
         self.now_ms = 1_700_000_000_000
-        self.records: dict[str, object] = {}
+        self.records: dict[str, Any] = {}
+        self._seen: set[str] = set()  # VMs, tags and claims that there have ever been
+        self._tags: set[Tag] = set()
+        self._claims: set[Claim] = set()
 
     def commit(self, *commands: Command) -> list[Decision | Refusal]:
         """One group: each command sees the ones before it; then all become visible."""
@@ -120,12 +124,6 @@ class Ledger:
         changed = {pair for pair in before if before[pair] != after[pair]}
         assert changed <= named, f"not told: {changed - named}"
 
-    def register(self, command: Register, evidence: Evidence | None) -> Reply | Refusal | None:
-        (result,) = self.commit(replace(command, evidence=evidence))
-        if isinstance(result, Refusal):
-            return result
-        return result.reply if result.refusal is None else result.refusal
-
     def restart(self) -> None:
         """What was durable is read back; nothing else is left."""
         stored = {key: encode(record) for key, record in self.records.items()}
@@ -141,11 +139,10 @@ class Ledger:
 
     def wanted(self) -> dict[tuple[str, Item], object]:
         vm_ids = {key.removeprefix("vm/") for key in self.records if key.startswith("vm/")}
-        seen = vm_ids | getattr(self, "_seen", set())
-        self._seen: set[str] = seen
+        self._seen |= vm_ids
         every: dict[tuple[str, Item], object] = {}
         for host in HOSTS:
-            every |= {(host, vm_id): wanted_vm(self.table, host, vm_id) for vm_id in seen}
+            every |= {(host, vm_id): wanted_vm(self.table, host, vm_id) for vm_id in self._seen}
             every |= {(host, vni): wanted_network(self.table, host, vni) for vni in VNIS}
         return every
 
@@ -156,12 +153,16 @@ class Ledger:
             seen = overlay.get(key)
             assert seen is not None and replace(seen, revision=record.revision) == record
         for view in (overlay, self.table):
-            filed: dict[object, set[str]] = {}
+            filed: dict[Tag, set[str]] = {}
+            held: dict[Claim, str] = {}
             for key, record in self.records.items():
                 for tag in tags(record):
                     filed.setdefault(tag, set()).add(key)
                 for claim in claims(record):
-                    assert view.holder(claim) == record.vm.vm_id
-            self._tags = getattr(self, "_tags", set()) | set(filed)
+                    held[claim] = record.vm.vm_id
+            self._tags |= set(filed)
+            self._claims |= set(held)
             for tag in self._tags:
                 assert set(view.find(tag)) == filed.get(tag, set()), tag
+            for claim in self._claims:
+                assert view.holder(claim) == held.get(claim), claim

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -31,7 +33,7 @@ from vcenter.core.command import Command
 from vcenter.core.deregister import Deregister
 from vcenter.core.inventory import AssignVm, PutNetwork, PutTenant, SetVmProfile
 from vcenter.core.movement import Cancel, Heard
-from vcenter.core.register import Confirm, Evidence, Register, Reply
+from vcenter.core.register import Confirm, Evidence, Outcome, Register, Reply
 from vcenter.core.relocate import Relocate
 from vcenter.core.report import Report
 from vcenter.core.servers import AttachServer, LapseServer
@@ -41,6 +43,7 @@ VMS = [vm_id(n) for n in (1, 2, 3)]
 ALL = frozenset({Capability.ACL, Capability.RATE, Capability.ANTI_SPOOFING})
 hosts, vms = st.sampled_from(HOSTS), st.sampled_from(VMS)
 destinations = st.sampled_from([*HOSTS, ""])
+rounds = st.lists(st.permutations(HOSTS), min_size=1, max_size=6).map(chain.from_iterable)
 epochs = st.integers(0, 4)
 profiles = st.sampled_from(
     [None, Profile(acl=Acl()), Profile(egress_rate=Rate(8_000)), Profile(anti_spoofing=False)]
@@ -224,24 +227,28 @@ class Core(RuleBasedStateMachine):
                 self.confirm(command, reply.confirm)
 
     def confirm(self, command: Register, confirm: Confirm) -> None:
-        truth = self.world.truth
+        """Both hosts are asked, and answer at once."""
         vm = command.vm.vm_id
-        old, new = truth(confirm.old_owner, vm), truth(command.server_id, vm)
-        reply = self.ledger.register(command, Evidence(confirm.epoch, old, new))
-        if old is HostedState.RUNNING and not isinstance(reply, Refusal | Reply):
-            raise AssertionError("nothing was said")
-        if isinstance(reply, Reply) and reply.record is not None and reply.confirm is None:
-            assert old is not HostedState.RUNNING or reply.record.location.server_id != (
-                command.server_id
-            )
+        old = self.world.truth(confirm.old_owner, vm)
+        new = self.world.truth(command.server_id, vm)
+        self.register_with(command, Evidence(confirm.epoch, old, new))
 
-    @rule(target=commands, command=consumes(commands), old=st.sampled_from(HostedState))
-    def evidence_that_comes_late(self, command: Command, old: HostedState) -> Any:
-        if not isinstance(command, Register):
-            return command
-        record = self.table.vm(command.vm.vm_id)
-        epoch = record.location.epoch if record else 0
-        return replace(command, evidence=Evidence(epoch, old, HostedState.RUNNING))
+    @rule(command=commands, old=st.sampled_from(HostedState))
+    def answers_come_late(self, command: Command, old: HostedState) -> None:
+        """The hosts may have changed since; the ledger is what it was."""
+        record = self.table.vm(command.vm.vm_id) if isinstance(command, Register) else None
+        if record is not None:
+            late = Evidence(record.location.epoch, old, HostedState.RUNNING)
+            self.register_with(command, late)
+
+    def register_with(self, command: Any, evidence: Evidence) -> None:
+        known = self.table.vm(command.vm.vm_id) is not None
+        (result,) = self.ledger.commit(replace(command, evidence=evidence))
+        if isinstance(result, Refusal) or result.refusal is not None:
+            return
+        if known and result.reply.outcome is Outcome.ARRIVED:
+            assert evidence.old_owner is HostedState.ABSENT
+            assert evidence.claimant is HostedState.RUNNING
 
     def only_an_alert_with(self, decision: Any) -> None:
         if decision.refusal is not None:
@@ -281,8 +288,8 @@ class Core(RuleBasedStateMachine):
     def outcome_lost(self, said: tuple[str, MoveOutcome]) -> None:
         pass
 
-    @rule(target=outcomes, vm=vms, steps=st.lists(hosts, max_size=12), fails=st.integers(0, 20))
-    def goes_on_for_a_while(self, vm: str, steps: list[str], fails: int) -> Any:
+    @rule(target=outcomes, vm=vms, steps=rounds, fails=st.integers(0, 20))
+    def goes_on_for_a_while(self, vm: str, steps: Iterable[str], fails: int) -> Any:
         """So that moves get somewhere often enough; what was said may be said again later."""
         if (record := self.table.vm(vm)) is not None and not record.operation_id:
             self.relocate(vm, "", 0)
