@@ -18,6 +18,7 @@ class Board:
         self._view: View = feed.table
         self._progress: dict[str, Progress] = {}
         self._pulses: dict[str, set[asyncio.Event]] = {}
+        self._ended = False
         feed.listen(self._committed)
 
     def progress(self, operation_id: str) -> Progress | None:
@@ -39,7 +40,7 @@ class Board:
                 pulse.clear()
                 operation = self._view.must_operation(operation_id)
                 yield operation
-                if operation.phase.final:
+                if operation.phase.final or self._ended:
                     return
                 await pulse.wait()
         finally:
@@ -53,6 +54,12 @@ class Board:
                     if operation.phase.final:
                         return operation
         return self._view.must_operation(operation_id)
+
+    def end(self) -> None:
+        """Whoever follows hears the last state once more, and that is all."""
+        self._ended = True
+        for operation_id in list(self._pulses):
+            self._pulse(operation_id)
 
     def _committed(self, committed: Committed) -> None:
         for change in committed.changes:

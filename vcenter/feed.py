@@ -37,6 +37,7 @@ class Subscription:
         self._queue: deque[Committed] = deque()
         self._limit = limit
         self._lagging = False
+        self._ended = False
         self._wake = asyncio.Event()
 
     def put(self, committed: Committed) -> None:
@@ -47,12 +48,19 @@ class Subscription:
             self._queue.append(committed)
         self._wake.set()
 
+    def end(self) -> None:
+        """The ledger is closing: what is queued is still read, then the iteration ends."""
+        self._ended = True
+        self._wake.set()
+
     async def __aiter__(self) -> AsyncIterator[Committed]:
         while True:
             while self._queue:
                 yield self._queue.popleft()
             if self._lagging:
                 raise Lagging
+            if self._ended:
+                return
             self._wake.clear()
             await self._wake.wait()
 
@@ -88,6 +96,11 @@ class Feed:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+
+    def end(self) -> None:
+        """Every subscription ends, so that no stream holds a shutdown up."""
+        for subscription in self._subscriptions:
+            subscription.end()
 
     def since(self, revision: int) -> list[Committed] | None:
         """What was committed after `revision`; None if that is not remembered any more."""

@@ -48,7 +48,7 @@ class Alarm:
 
     def changes(self, view: View, now_ms: int) -> tuple[Change, ...]:
         evidence = tuple(sorted(self.evidence.items()))
-        alert_id = derived_id(self.reason.name, self.vm_id, self.server_id, *map(str, evidence))
+        alert_id = derived_id(self.reason.name, self.vm_id, self.server_id, self.message)
         if view.get(keys.alert(alert_id)) is not None:
             return ()
         alert = Alert(

@@ -19,6 +19,7 @@ from vcenter.core.configuration import refuse_if_not_enforceable
 from vcenter.core.overlay import Overlay
 from vcenter.core.table import Change
 from vcenter.core.view import View
+from vcenter.core.wanted import hosts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class PutGroup:
         after = Overlay(view)
         after.add((change,))
         for member in members(after, self.tenant, self.name):
-            host = after.must_server(member.location.server_id)
-            refuse_if_not_enforceable(after, member.vm, host)
+            for host in sorted(hosts_of(after, member)):
+                refuse_if_not_enforceable(after, member.vm, after.must_server(host))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,4 +79,6 @@ class WireServer:
         """Not serving, streams ended by us, then whatever is left is cut after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self._parts.sessions.close()
+        self._parts.board.end()
+        self._parts.ledger.feed.end()
         await self._server.stop(grace)
