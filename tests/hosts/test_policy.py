@@ -145,6 +145,25 @@ def test_rules_flushed_by_hand_come_back_and_nothing_is_open_meanwhile(
     web_holds(probe, web)
 
 
+@pytest.mark.parametrize("what", ["chain bridge vsignal postrouting", "table bridge vsignal"])
+def test_a_table_flushed_by_hand_is_mended(
+    product: Product, guests: dict[str, Guest], probe: Probe, what: str
+) -> None:
+    """What closes taps is gone, so they are open, until the agent looks: at its next beat."""
+    web = guests["web"]
+    before = nft(web.host)
+    with Knocker(probe, ip_of(web), 22) as denied:
+        web.host.run(["nft", "flush", *what.split()])
+        product.until(
+            "the rules are back",
+            lambda: nft(web.host) == before,
+            timeout=10.0,
+            seen=lambda: nft(web.host),
+        )
+    web_holds(probe, web)
+    print(f"open for {len(denied.answers)} of {denied.knocks} knocks")
+
+
 @pytest.mark.parametrize("assigned", [True, False])
 def test_a_vm_is_not_heard_before_its_profile_is_in_force(
     product: Product, probe: Probe, assigned: bool
