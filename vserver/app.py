@@ -139,6 +139,7 @@ class Agent:
             loops = (
                 self.guests.follow(),
                 self.executor.beat(),
+                self.executor.guard(),
                 self.executor.run(),
                 self.moves.run(),
                 self.announcing.run(),

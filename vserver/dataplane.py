@@ -60,6 +60,10 @@ class DataPlane:
         self.read = True
         return found
 
+    async def disturbed(self) -> bool:
+        """Whether it is worth reading again before the next beat."""
+        return await self._network.disturbed()
+
     async def apply(self, operation: Operation) -> None:
         """Carry out one operation. Raises `Refusal`; then the port is as it was."""
         async with self._changing:

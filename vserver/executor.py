@@ -25,6 +25,7 @@ from vserver.dataplane import DataPlane
 from vserver.guests import Guests
 from vserver.wake import Wake
 
+GUARD = 0.1  # seconds between looks at whether the data plane is as we left it
 BEAT = 5.0  # seconds between full readings, for what no event told
 
 _log = log.get(__name__)
@@ -57,6 +58,13 @@ class Executor:
             self._failed.clear()
             self.wake.ring()
             await self.look.heard(BEAT)
+
+    async def guard(self) -> None:
+        """Look at once when somebody else has changed the host's rules, for ever."""
+        while True:
+            await self._clock.sleep(GUARD)
+            if await self._plane.disturbed():
+                self.look.ring()
 
     async def run(self) -> None:
         while True:

@@ -277,11 +277,15 @@ async def test_a_restart_changes_nothing(rig: Rig) -> None:
 async def test_tampering_is_seen_and_mended(rig: Rig) -> None:
     await pair(rig, port())
     network = rig.network(A)
+    await network.observe()
+    assert not await network.disturbed()
     rig.tamper(A, "vnet1")
+    assert await network.disturbed(), "so that the agent need not wait for its beat"
     assert not (await network.observe()).ports["vnet1"].intact
     assert (await network.observe()).ports["vnet2"].intact
     assert await from_vm(rig, tcp(80)) == [False]
     await network.apply_port(port())
+    assert not await network.disturbed(), "this was us"
     assert (await network.observe()).ports["vnet1"].intact
     assert await from_vm(rig, tcp(80)) == [True]
 

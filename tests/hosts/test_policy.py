@@ -149,7 +149,7 @@ def test_rules_flushed_by_hand_come_back_and_nothing_is_open_meanwhile(
 def test_a_table_flushed_by_hand_is_mended(
     product: Product, guests: dict[str, Guest], probe: Probe, what: str
 ) -> None:
-    """What closes taps is gone, so they are open, until the agent looks: at its next beat."""
+    """What closes taps is gone, so they are open, until the agent looks: ten times a second."""
     web = guests["web"]
     before = nft(web.host)
     with Knocker(probe, ip_of(web), 22) as denied:

@@ -73,8 +73,12 @@ class Move:
 
     async def go_back(self) -> None:
         """Both hosts answer to the order to go back: the source runs on, nothing is there."""
-        await self.source.outcome(await self.source.until_ordered(VM, ABORT), RUNNING)
+        await self.stay()
         await self.destination.outcome(await self.destination.until_ordered(VM, CLEAN), ABSENT)
+
+    async def stay(self) -> None:
+        """The source's part of going back; all that it takes where no copy was ever begun."""
+        await self.source.outcome(await self.source.until_ordered(VM, ABORT), RUNNING)
 
     async def reach(self, phase: int) -> None:
         """Begins the move and brings it into the phase."""

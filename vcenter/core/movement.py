@@ -117,12 +117,17 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
     if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth is HostedState.ABSENT:
         return Event.COPIED
     if operation.phase is Phase.ABORTING:
-        both = {operation.source, operation.destination} <= set(operation.acks)
-        return Event.ABORTED if both else None
+        return Event.ABORTED if words_to_go_back(operation) <= set(operation.acks) else None
     if outcome.step is MoveStep.COPY and outcome.truth is HostedState.RUNNING:
         return None if outcome.ok else Event.COPY_FAILED
     forgotten = outcome.ok and outcome.truth is not HostedState.RUNNING
     return Event.CLEANED if outcome.step is MoveStep.CLEAN and forgotten else None
+
+
+def words_to_go_back(operation: Operation) -> set[str]:
+    """A destination that was never sent a copy has nothing that could run; it need not answer."""
+    was_copied = any(entered.phase is Phase.COPYING for entered in operation.phases)
+    return {operation.source, operation.destination} if was_copied else {operation.source}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from vcenter.core import indexes
 from vcenter.core.configuration import missing_capabilities
 from vcenter.core.view import View
 
+VCPU_OVERCOMMIT = 16  # CPUs are shared in time, memory is not
+
 
 @dataclass(frozen=True, slots=True)
 class Objection:
@@ -98,7 +100,7 @@ def _capacity(view: View, record: VmRecord, destination: Server) -> Iterator[Obj
     need, have = record.vm.resources, destination.capacity
     for what, promised, wanted, limit in (
         ("MiB of memory", used.memory_mib, need.memory_mib, have.memory_mib),
-        ("vCPUs", used.vcpus, need.vcpus, have.vcpus),
+        ("vCPUs", used.vcpus, need.vcpus, have.vcpus * VCPU_OVERCOMMIT),
     ):
         if limit and promised + wanted > limit:
             text = (

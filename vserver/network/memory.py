@@ -41,6 +41,9 @@ class MemoryNetwork:
         }
         return Observed(ports, dict(host.networks))
 
+    async def disturbed(self) -> bool:
+        return bool(self._host.broken)
+
     async def apply_network(self, wanted: WantedNetwork) -> None:
         """The newest word wins: only a forward that is new or changed is written to the bridge."""
         vni, host = wanted.vni, self._host

@@ -72,6 +72,10 @@ class Network(Protocol):
         """What is there now, read back, not remembered."""
         ...
 
+    async def disturbed(self) -> bool:
+        """Whether somebody else may have changed something since `observe`. Cheap: ask often."""
+        ...
+
     async def apply_network(self, wanted: WantedNetwork) -> None:
         """Bridge, tunnel and forwarding entries of one VNI, to exactly this state."""
         ...

@@ -20,6 +20,7 @@ from vserver.network.linux import links, tunnel, view
 from vserver.network.linux.checked import check_device, check_port
 from vserver.network.linux.command import Commands
 from vserver.network.linux.expectation import Expectation
+from vserver.network.linux.generation import generation
 from vserver.network.linux.links import netlink
 from vserver.network.linux.probe import Finding, probe
 from vserver.network.linux.readback import Listing, Reader
@@ -96,6 +97,11 @@ class LinuxNetwork:
                 by_name = {link.name: link for link in await links.links(ip)}
                 entries = await tunnel.entries(ip)
         return view.observed(found.ports, by_name, entries)
+
+    async def disturbed(self) -> bool:
+        """By the kernel's count of nftables transactions: any table's, for a flush names none."""
+        now = generation(self._netns)
+        return now not in (self._reader.count, self._commands.applied.count)
 
     async def _known(self) -> Listing:
         """The table, after closing what nobody can vouch for: a port without a readable spec."""

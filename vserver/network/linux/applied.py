@@ -29,6 +29,11 @@ class Applied:
             and generation(self._netns) == self._count
         )
 
+    @property
+    def count(self) -> int | None:
+        """The kernel's count after the last transaction of ours."""
+        return self._count
+
     def note(self, port: Port) -> None:
         """Its chains have just been written."""
         self._ports[port.device] = replace(port, is_open=False)

@@ -93,6 +93,11 @@ class Reader:
         self._table = table
         self._last: tuple[int, Listing] | None = None
 
+    @property
+    def count(self) -> int | None:
+        """The kernel's count of transactions when the table was read last."""
+        return self._last[0] if self._last is not None else None
+
     async def read(self) -> Listing:
         """As it is now. The number is asked for first, lest a change slip in between."""
         now = generation(self._commands.netns)
