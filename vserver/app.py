@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from common import log
 from common.clock import Clock
 from common.codec.server import to_server
+from common.model.vm import VmState
 from common.pb.vsignal.v1 import session_pb2
 from vserver.announcing import Announcing
 from vserver.config import AgentConfig
 from vserver.core.announce import Announcer
 from vserver.core.epochs import Epochs
+from vserver.core.ports import has_taps
 from vserver.core.wanted import Wanted
 from vserver.dataplane import DataPlane
 from vserver.executor import Executor
@@ -62,7 +64,12 @@ class Agent:
         self.epochs = Epochs()
         self.wanted = Wanted(self.epochs)
         self.outbox = Outbox()
-        self.guests = Guests(hypervisor, self._guests_changed, lambda: self.executor.look.ring())
+        self.guests = Guests(
+            hypervisor,
+            self._guests_changed,
+            lambda: self.executor.look.ring(),
+            self._is_being_brought,
+        )
         self.plane = DataPlane(parts.network, self.guests.taps)
         announcer = Announcer(self.epochs)
         hearing = Hearing(self.wanted, self.epochs, self._wanted_changed)
@@ -166,6 +173,13 @@ class Agent:
         self.announcing.wake.ring()
         self.keeper.wake.ring()
         self._news.ring()
+
+    def _is_being_brought(self, vm_id: str) -> bool:
+        """All that there is to know before it runs is known: it is on its way, and has its taps."""
+        wanted, here = self.wanted.vms.get(vm_id), self.guests.vms.get(vm_id)
+        if wanted is None or wanted.move is None or here is None:
+            return False
+        return here.state is VmState.INCOMING and has_taps(here)
 
     def _guests_changed(self) -> None:
         self.executor.wake.ring()

@@ -46,6 +46,7 @@ class Executor:
         self._applied = applied  # something was carried out
         self._clock = clock
         self._failed: list[Operation] = []  # since the last beat; not tried again before the next
+        self._sweep_due = self._sweeping = False
         self.wake = Wake(clock)
         self.look = Wake(clock)  # do not wait for the beat
 
@@ -56,6 +57,7 @@ class Executor:
             await self._guests.refresh()
             await self._plane.refresh()
             self._failed.clear()
+            self._sweep_due = True
             self.wake.ring()
             await self.look.heard(BEAT)
 
@@ -73,6 +75,7 @@ class Executor:
 
     async def reconcile(self) -> None:
         """Until nothing differs, but for what fails."""
+        self._sweeping, self._sweep_due = self._sweep_due, False
         while operations := self._operations():
             for operation in operations:
                 await self._try(operation)
@@ -88,7 +91,16 @@ class Executor:
         self._plane.forget_problems(keep=ports.keys())
         taps = self._guests.taps()
         operations = diff(ports, self._wanted.networks, self._plane.observed, taps)
-        return [operation for operation in operations if operation not in self._failed]
+        return [o for o in operations if o not in self._failed and not self._can_wait(o, taps)]
+
+    def _can_wait(self, operation: Operation, taps: frozenset[str]) -> bool:
+        """What is left of VMs that have gone passes nothing, and is cleared away on the beat: in
+        the middle of a move, every cycle is taken from a guest that stands still."""
+        if self._sweeping:
+            return False
+        if isinstance(operation, RemovePort):
+            return operation.device not in taps
+        return isinstance(operation, RemoveNetwork)
 
     async def _try(self, operation: Operation) -> None:
         """A failure is that port's own: it stays as it was, and the rest goes on."""

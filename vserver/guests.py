@@ -20,17 +20,20 @@ _log = log.get(__name__)
 
 class Guests:
     """`changed`: VMs are not as they were. `missed`: the hypervisor was away, and anything may
-    have happened on the host meanwhile."""
+    have happened on the host meanwhile. `looked_after`: a move is bringing this VM, and looks by
+    itself; reading it in the middle of the switch would only hold the hypervisor up."""
 
     def __init__(
         self,
         hypervisor: Hypervisor,
         changed: Callable[[], None],
         missed: Callable[[], None],
+        looked_after: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._hypervisor = hypervisor
         self._changed = changed
         self._missed = missed
+        self._looked_after = looked_after
         self._fresh: Freshness[str] = Freshness()
         self.vms: dict[str, HostedVm] = {}
         self.listed = False  # a whole list has been read: before, absence means nothing
@@ -74,6 +77,8 @@ class Guests:
         async for vm_id in self._hypervisor.events():
             if not vm_id:
                 self._missed()
+                continue
+            if self._looked_after(vm_id):
                 continue
             try:
                 await self.look(vm_id)

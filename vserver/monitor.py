@@ -26,7 +26,7 @@ from vserver.session import Session
 from vserver.wake import Wake
 
 BEATS_A_LEASE = 3
-PAUSE = 0.2  # seconds; changes within it share a report
+PAUSE = 0.2  # seconds; changes within it share a report, and a move's switch is over by then
 USAGE_WITHIN = 1.0
 MAX_VMS = 10_000
 
@@ -60,9 +60,9 @@ class Monitor:
     async def run(self) -> None:
         while True:
             await self.wake.heard(self._session.lease / BEATS_A_LEASE)
+            await self._clock.sleep(PAUSE)
             if self._session.link is not None:
                 self._outbox.report(await self.report())
-            await self._clock.sleep(PAUSE)
 
     async def report(self) -> pb.ReportRequest:
         server, usage = await self._usage()

@@ -120,6 +120,10 @@ class Hypervisor(Protocol):
         """Stop a copy under way. Nothing to stop is no error."""
         ...
 
+    async def make_way(self, vm_id: str) -> None:
+        """Return when the VM may arrive: what an earlier stay left has been cleared away."""
+        ...
+
     async def resume(self, vm_id: str) -> None:
         """Run what is INCOMING (arrived) or PAUSED. Already running is no error."""
         ...
@@ -127,6 +131,7 @@ class Hypervisor(Protocol):
     async def discard(self, vm_id: str) -> None:
         """Remove what a move left: an INCOMING copy, or a shut-off definition.
 
-        Refuses a VM that has been RUNNING. Nothing there is no error.
+        Refuses a VM that has been RUNNING. Nothing there is no error. What a good `migrate` has
+        left is cleared away without being asked, soon; `make_way` waits for it.
         """
         ...

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from common.errors import Reason, Refusal
 from common.model.operation import HostedState, Progress
 from vserver.core.ports import ports_of
 from vserver.core.readback import policy_in_force
 from vserver.core.taps import incoming_device
+from vserver.guests import FAILURES
 from vserver.hypervisor.port import Copied
 from vserver.moves.means import Found, Job, Means
 
@@ -36,6 +38,8 @@ async def copy(means: Means, job: Job) -> Found:
         if await means.guests.truth(job.vm_id) is not HostedState.ABSENT:
             raise
         copied = Copied(0, 0.0, 0)
+    with suppress(*FAILURES):  # its taps are gone, so that clearing up after it is not urgent
+        await means.guests.look(job.vm_id)
     return Found(policy, copied)
 
 

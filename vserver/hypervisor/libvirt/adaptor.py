@@ -102,12 +102,15 @@ class LibvirtHypervisor:
     async def abort(self, vm_id: str) -> None:
         await self._copies.abort(vm_id)
 
+    async def make_way(self, vm_id: str) -> None:
+        await self._copies.buried(vm_id)
+
     async def resume(self, vm_id: str) -> None:
         await self._connection.call(lambda conn: changing.resume(conn, vm_id))
 
     async def discard(self, vm_id: str) -> None:
         if self._copies.is_over(vm_id):
-            await self._copies.buried(vm_id)
+            return  # clearing it away is under way
         await self._connection.call(
             lambda conn: changing.discard(conn, vm_id), patience=_DISCARD_PATIENCE
         )

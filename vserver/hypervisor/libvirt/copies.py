@@ -88,15 +88,14 @@ class Copies:
             await asyncio.wait(endings)
 
     async def _bury(self, copy: Copy) -> None:
-        """Wait for libvirt's own end of a copy, and put back what a failed one has changed."""
+        """Wait for libvirt's own end of a copy; then put back what a failed one has changed, or
+        take away what a good one has left."""
         try:
             await asyncio.wait({copy.ending})
-            if copy.ending.exception() is None:
-                return
-            if copy.proven:
-                _log.error("VM %s has moved, but: %s", copy.vm_id, copy.ending.exception())
-            else:
+            if copy.ending.exception() is not None and not copy.proven:
                 await self._restore(copy)
+            elif copy.proven:
+                await self._discard(copy)
         finally:
             del self._copies[copy.vm_id], self._endings[copy.vm_id]
             self._on_change(copy.vm_id)
@@ -106,6 +105,14 @@ class Copies:
             await self._connection.call(copy.plan.restore)
         except (Refusal, TimeoutError) as error:
             _log.warning("VM %s keeps the limits of its copy: %s", copy.vm_id, error)
+
+    async def _discard(self, copy: Copy) -> None:
+        if copy.ending.exception() is not None:
+            _log.error("VM %s has moved, but: %s", copy.vm_id, copy.ending.exception())
+        try:
+            await self._connection.call(lambda conn: changing.discard(conn, copy.vm_id))
+        except (Refusal, TimeoutError) as error:
+            _log.error("VM %s has moved, and its definition is still here: %s", copy.vm_id, error)
 
     async def _truth(self, vm_id: str, error: Refusal | TimeoutError) -> Exception:
         """A copy failed only if the VM is here; else nobody knows, and the caller must look."""

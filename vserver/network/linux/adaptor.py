@@ -146,7 +146,8 @@ class LinuxNetwork:
         if applied.stands(port):
             await self._commit(table.open(port.device) if port.is_open else table.shut(port.device))
         else:
-            await self._commit([*table.base(), *table.put(port)])
+            is_shut = self._reader.knows_shut(port.device)
+            await self._commit([*table.base(), *table.put(port, is_shut=is_shut)])
             applied.note(port)
 
     async def _plug(self, ip: Any, port: Port) -> None:

@@ -98,6 +98,12 @@ class Reader:
         """The kernel's count of transactions when the table was read last."""
         return self._last[0] if self._last is not None else None
 
+    def knows_shut(self, device: str) -> bool:
+        """Whether it is certain, without reading, that the device has no map entry."""
+        if self._last is None or self._last[0] != generation(self._commands.netns):
+            return False
+        return not any(device in self._last[1].elements.get(name, {}) for name in MAPS)
+
     async def read(self) -> Listing:
         """As it is now. The number is asked for first, lest a change slip in between."""
         now = generation(self._commands.netns)

@@ -47,11 +47,15 @@ class Table:
             lines += self._chain(hook, self._guards(hook), kind if self.hooked else "")
         return lines
 
-    def put(self, port: Port) -> list[str]:
-        """Everything of one port, from whatever it was to exactly this."""
+    def put(self, port: Port, *, is_shut: bool = False) -> list[str]:
+        """Everything of one port, from whatever it was to exactly this.
+
+        `is_shut`: it is known to have no map entry. Deleting one makes the kernel wait until no
+        CPU looks at it any more, which takes longer than all the rest.
+        """
         device, chains = port.device, port_chains(port)
         lines = [line for name, rules in chains.items() for line in self._chain(name, rules)]
-        lines += self.shut(device)
+        lines += [] if is_shut else self.shut(device)
         if not device.startswith(self.prefixes):
             lines.append(self._element("add", "closed", device))
         return [*lines, *self.open(device)] if port.is_open else lines
