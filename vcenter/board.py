@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from common import log
 from common.model.operation import Operation, Progress
+from vcenter.core.keys import Ledgered
 from vcenter.core.view import View
 from vcenter.feed import Committed, Feed
+
+_log = log.get(__name__)
 
 
 class Board:
@@ -64,6 +68,7 @@ class Board:
     def _committed(self, committed: Committed) -> None:
         for change in committed.changes:
             if isinstance(change.after, Operation):
+                _tell(change.before, change.after)
                 if change.after.phase.final:
                     self._progress.pop(change.after.operation_id, None)
                 self._pulse(change.after.operation_id)
@@ -77,3 +82,19 @@ class Board:
         waiting.discard(pulse)
         if not waiting:
             self._pulses.pop(operation_id, None)
+
+
+def _tell(before: Ledgered | None, after: Operation) -> None:
+    """A line a phase, so that a whole move can be found in the log by its id."""
+    if isinstance(before, Operation) and before.phase is after.phase:
+        return
+    _log.info(
+        "move",
+        operation_id=after.operation_id,
+        vm_id=after.vm_id,
+        phase=after.phase,
+        source=after.source,
+        destination=after.destination,
+        epoch=after.epoch_after or after.epoch_before,
+        why=after.failure.message if after.failure else None,
+    )
