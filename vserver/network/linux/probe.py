@@ -73,7 +73,7 @@ async def _vlan(commands: Commands) -> Finding:
     """Tried for the operator's sake. Even where it works it is not offered: see the text."""
     filters = await _link(commands, "bridge vlan_filtering 1")
     kernel = "has" if filters else "lacks"
-    text = f"the kernel {kernel} VLAN filtering; VLANs of profiles take the ovs adaptor"
+    text = f"the kernel {kernel} VLAN filtering; this adaptor puts no VLAN on a port yet"
     return Finding(Capability.VLAN.value, False, text)
 
 
