@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Ledgered)
 
 
 class View(ABC):
-    """Three primitives; everything else is said in their terms."""
+    """Four primitives; everything else is said in their terms."""
 
     @abstractmethod
     def get(self, key: str) -> Ledgered | None: ...
@@ -32,6 +32,10 @@ class View(ABC):
     @abstractmethod
     def find(self, tag: Tag) -> Iterable[str]:
         """Keys of the records filed under the tag, in no order."""
+
+    @abstractmethod
+    def owners_on(self, vni: int) -> Iterable[str]:
+        """The vServers that own a VM of this VNI, each once."""
 
     # ---- one record ----
 

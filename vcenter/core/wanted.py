@@ -102,12 +102,23 @@ def hosts_of(view: View, record: VmRecord) -> set[str]:
     return hosts | {move.source, move.destination} if move is not None else hosts
 
 
+def hosts_on(view: View, vni: int) -> set[str]:
+    """Owners of the VNI's VMs, and both sides of their moves. Cheap, however many VMs there are."""
+    hosts = set(view.owners_on(vni))
+    for move in view.all(Operation, indexes.ACTIVE):
+        record = view.vm(move.vm_id)
+        moved = record is not None and record.operation_id == move.operation_id
+        if record is not None and moved and vni in record.vm.vnis():
+            hosts |= {move.source, move.destination}
+    return hosts
+
+
 def wanted_network(view: View, server_id: str, vni: int) -> WantedNetwork | None:
     """None: no VM of this VNI is here or on its way here."""
-    records = list(view.all(VmRecord, indexes.on_vni(vni)))
-    participants = {host for record in records for host in hosts_of(view, record)}
+    participants = hosts_on(view, vni)
     if server_id not in participants:
         return None
+    records = list(view.all(VmRecord, indexes.on_vni(vni)))
     vteps = {s: server.vtep_address for s in participants if (server := view.server(s))}
     network = view.network_of(vni)
     return WantedNetwork(
@@ -163,9 +174,7 @@ def _by_vm(view: View, record: VmRecord) -> Iterator[tuple[str, Item]]:
     for host in hosts_of(view, record):
         yield host, record.vm.vm_id
     for vni in record.vm.vnis():
-        concerned = hosts_of(view, record)
-        for other in view.all(VmRecord, indexes.on_vni(vni)):
-            concerned |= hosts_of(view, other)
+        concerned = hosts_of(view, record) | hosts_on(view, vni)
         yield from ((host, vni) for host in concerned)
 
 
@@ -181,13 +190,12 @@ def _by_server(view: View, record: Ledgered | None) -> Iterator[tuple[str, Item]
         return
     for item in items_of(view, record.server_id):
         yield record.server_id, item
-        for sharing in _sharing(view, item):
-            yield from ((host, item) for host in hosts_of(view, sharing))
+        yield from ((host, item) for host in _sharing(view, item))
 
 
-def _sharing(view: View, item: Item) -> Iterator[VmRecord]:
-    """Whose hosts are told where this one is: all of the VNI, or the other side of a move."""
+def _sharing(view: View, item: Item) -> set[str]:
+    """Who is told where a host is: all on the VNI, or the other side of a move."""
     if isinstance(item, int):
-        yield from view.all(VmRecord, indexes.on_vni(item))
-    elif (record := view.vm(item)) is not None:
-        yield record
+        return hosts_on(view, item)
+    record = view.vm(item)
+    return hosts_of(view, record) if record is not None else set()
