@@ -19,6 +19,7 @@ from vcenter.sessions import Sessions
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Store
 from vcenter.store.sqlite import SqliteStore
+from vcenter.wire.answers import Answers
 from vcenter.wire.context import Parts
 from vcenter.wire.server import WireServer
 
@@ -43,6 +44,7 @@ class VCenter:
             sessions=self.sessions,
             monitor=Monitor(),
             board=Board(self.ledger.feed),
+            answers=Answers(self.ledger.feed, config.domain),
             clock=clock,
             trusted=tuple(ipaddress.ip_network(n) for n in config.trusted_networks),
         )

@@ -88,8 +88,12 @@ class View(ABC):
 
     def profile_of(self, vm: Vm) -> Profile:
         """Effective: the VM's own over its group's."""
-        group = self.group(vm.tenant, vm.group) if vm.group else None
-        return effective(vm.profile, group.profile if group else None)
+        return self.profile_over(vm.tenant, vm.group, vm.profile)
+
+    def profile_over(self, tenant: str, group_name: str, own: Profile | None) -> Profile:
+        """What is said of one VM, or of a kind of VMs, over what its group says."""
+        group = self.group(tenant, group_name) if group_name else None
+        return effective(own, group.profile if group else None)
 
     # ---- or a refusal ----
 

@@ -32,7 +32,9 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
     async def Lookup(
         self, request: signaling_pb2.LookupRequest, caller: Caller
     ) -> signaling_pb2.LookupResponse:
-        return lookup.answer(self.table, self.table.revision, self.parts.domain, request)
+        """As Signaling's."""
+        encoded = lookup.answer(self.table, self.parts.answers, request)
+        return signaling_pb2.LookupResponse.FromString(encoded)
 
     @unary
     async def BatchLookup(
@@ -42,9 +44,9 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         if len(request.batches) > MAX_BATCHES or keys > lookup.MAX_KEYS:
             text = f"at most {MAX_BATCHES} batches and {lookup.MAX_KEYS} keys in all"
             raise Refusal(Reason.TOO_LARGE, text)
-        table, domain = self.table, self.parts.domain
-        answers = [lookup.answer(table, table.revision, domain, b) for b in request.batches]
-        return pb.BatchLookupResponse(batches=answers)
+        answers = (lookup.answer(self.table, self.parts.answers, b) for b in request.batches)
+        read = signaling_pb2.LookupResponse.FromString
+        return pb.BatchLookupResponse(batches=map(read, answers))
 
     @unary
     async def GetVm(self, request: pb.GetVmRequest, caller: Caller) -> pb.GetVmResponse:
