@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.clock import Clock
 from vcenter.core.command import Command
 from vcenter.core.table import Table
@@ -37,6 +39,9 @@ class Ledger:
 
     async def submit(self, command: Command) -> Done:
         return await self.writer.submit(command)
+
+    async def submit_all(self, commands: Sequence[Command]) -> list[Done | Exception]:
+        return await self.writer.submit_all(commands)
 
     async def close(self) -> None:
         await self._store.close()

@@ -215,6 +215,8 @@ class Sessions:
             yield move.destination
 
     def _route(self, committed: Committed) -> None:
+        if not self._live:
+            return
         for change in committed.changes:
             for server_id, item in affected(self._ledger.table, change):
                 session = self._live.get(server_id)

@@ -28,6 +28,8 @@ BENCHES = {
     "relocation": Bench("relocation", "run", 2),
     "lookup-unary": Bench("lookup", "unary"),
     "lookup-batch": Bench("lookup", "batch"),
+    "register-bulk": Bench("register", "bulk", 100_000),
+    "register-unary": Bench("register", "unary", 25_000),
     "memory": Bench("capacity", "memory"),
     "restart": Bench("capacity", "restart"),
 }
