@@ -7,6 +7,7 @@ says which hosts a change concerns, so that nobody else is bothered.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
 
@@ -113,33 +114,51 @@ def hosts_on(view: View, vni: int) -> set[str]:
     return hosts
 
 
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """One VNI as all of its hosts share it; made once for a revision, not once for each host."""
+
+    vni: int
+    network: str
+    vteps: dict[str, str]  # by vServer; "" where it gave none
+    forwards: tuple[tuple[str, Forward], ...]  # owner, and how others reach the interface
+
+
+def roster(view: View, vni: int) -> Roster:
+    servers = {host: view.server(host) for host in hosts_on(view, vni)}
+    vteps = {host: server.vtep_address for host, server in servers.items() if server}
+    network = view.network_of(vni)
+    forwards = _forwards(view.all(VmRecord, indexes.on_vni(vni)), vni, vteps)
+    return Roster(vni, network.network_id if network else "", vteps, tuple(forwards))
+
+
 def wanted_network(view: View, server_id: str, vni: int) -> WantedNetwork | None:
     """None: no VM of this VNI is here or on its way here."""
-    participants = hosts_on(view, vni)
-    if server_id not in participants:
+    if server_id not in hosts_on(view, vni):
         return None
-    records = list(view.all(VmRecord, indexes.on_vni(vni)))
-    vteps = {s: server.vtep_address for s in participants if (server := view.server(s))}
-    network = view.network_of(vni)
+    return as_seen_from(roster(view, vni), server_id)
+
+
+def as_seen_from(known: Roster, server_id: str) -> WantedNetwork | None:
+    if server_id not in known.vteps:
+        return None
     return WantedNetwork(
-        vni=vni,
-        network=network.network_id if network else "",
-        forwards=tuple(_forwards(records, server_id, vni, vteps)),
-        vteps=tuple(sorted({v for s, v in vteps.items() if s != server_id and v})),
+        vni=known.vni,
+        network=known.network,
+        forwards=tuple(forward for owner, forward in known.forwards if owner != server_id),
+        vteps=tuple(sorted({v for s, v in known.vteps.items() if s != server_id and v})),
     )
 
 
 def _forwards(
-    records: list[VmRecord], server_id: str, vni: int, vteps: dict[str, str]
-) -> Iterator[Forward]:
+    records: Iterator[VmRecord], vni: int, vteps: dict[str, str]
+) -> Iterator[tuple[str, Forward]]:
     for record in records:
         owner = record.location.server_id
         vtep = vteps.get(owner)
-        if owner == server_id or not vtep:
-            continue
         for interface in record.vm.interfaces:
-            if interface.vni == vni:
-                yield Forward(interface.mac, vtep)
+            if vtep and interface.vni == vni:
+                yield owner, Forward(interface.mac, vtep)
 
 
 def items_of(view: View, server_id: str) -> set[Item]:
