@@ -30,6 +30,8 @@ BENCHES = {
     "lookup-batch": Bench("lookup", "batch"),
     "register-bulk": Bench("register", "bulk", 100_000),
     "register-unary": Bench("register", "unary", 25_000),
+    "fanout": Bench("fanout", "run", 1_000),
+    "growth": Bench("growth", "run"),
     "memory": Bench("capacity", "memory"),
     "restart": Bench("capacity", "restart"),
 }

@@ -62,10 +62,10 @@ def unary(vms: int, rounds: int) -> list[Entry]:
         asyncio.run(_declare(ours_at, population))
         ours, echo, late = [], [], []
         for _ in range(rounds):
-            requests = [_member(g).SerializeToString() for g in islice(guests, part)]
-            echo.append(asyncio.run(_calls(echo_at, ECHO, requests))[0])
+            requests = [member_of(g).SerializeToString() for g in islice(guests, part)]
+            echo.append(asyncio.run(calls(echo_at, ECHO, requests))[0])
             path = "/vsignal.v1.Signaling/Register"
-            rate, p99 = asyncio.run(_calls(ours_at, path, requests))
+            rate, p99 = asyncio.run(calls(ours_at, path, requests))
             ours.append(rate)
             late.append(round(p99, 1))
     conditions = {"vms": part * rounds, "in_flight": FLIGHT, "p99_ms": late}
@@ -76,7 +76,7 @@ def unary(vms: int, rounds: int) -> list[Entry]:
 HOST = server_id(0)  # on one vServer: what a host that comes up has
 
 
-def _member(guest: Guest) -> signaling_pb2.RegisterRequest:
+def member_of(guest: Guest) -> signaling_pb2.RegisterRequest:
     request = signaling_pb2.RegisterRequest(state=types_pb2.VM_STATE_RUNNING)
     guest.fill(request.vm)
     return request
@@ -128,7 +128,7 @@ async def _sync(at: Process, guests: Sequence[Guest]) -> float:
 
 def _chunks(guests: Sequence[Guest]) -> Iterator[signaling_pb2.SyncGroupRequest]:
     for start in range(0, len(guests), GROUP):
-        members = [_member(g) for g in guests[start : start + GROUP]]
+        members = [member_of(g) for g in guests[start : start + GROUP]]
         chunk = signaling_pb2.SyncGroupRequest.Chunk(members=members)
         yield signaling_pb2.SyncGroupRequest(chunk=chunk)
 
@@ -147,7 +147,7 @@ async def _hear(call: Any, count: int) -> None:
             raise RuntimeError(f"{len(refused)} were refused: {refused[0]}")
 
 
-async def _calls(at: Process, path: str, requests: Sequence[bytes]) -> tuple[float, float]:
+async def calls(at: Process, path: str, requests: Sequence[bytes]) -> tuple[float, float]:
     """Calls per second with `FLIGHT` under way, and the 99th percentile in milliseconds."""
     times: list[float] = []
     waiting = iter(requests)

@@ -50,7 +50,10 @@ class Answers:
         feed.listen(self._committed)
 
     def encode(self, vm_ids: Iterable[str | None]) -> bytes:
-        """A LookupResponse with a result for each, in order; None is one that was not found."""
+        """A LookupResponse with a result for each, in order; None is one that was not found.
+
+        Raises KeyError for a vm_id that is not there.
+        """
         rows, parts = self._table.vms.rows, []
         kinds, servers, standings = self._kinds, self._servers, self._standings
         for vm_id in vm_ids:

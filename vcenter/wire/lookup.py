@@ -31,13 +31,13 @@ def answer(table: Table, answers: Answers, request: pb.LookupRequest) -> bytes:
     keys = request.keys
     if not 0 < len(keys) <= MAX_KEYS:
         _refuse_count(len(keys))
-    rows = table.vms.rows
     said = [key.vm_id for key in keys]
-    # A canonical vm_id that is known needs no check; what is left is looked at closely.
-    unclear = [n for n, vm_id in enumerate(said) if vm_id not in rows]
-    if not unclear:
-        return answers.encode(said)
+    try:
+        return answers.encode(said)  # a canonical vm_id that is known needs no check
+    except KeyError:
+        pass
     found: list[str | None] = [*said]
+    unclear = [n for n, vm_id in enumerate(said) if vm_id not in table.vms.rows]
     check = Checker()
     for n in unclear:
         found[n] = _named(table, check, n, keys[n])
