@@ -16,7 +16,6 @@ from common.model.vm import VmRecord, VmState
 from common.pb.vsignal.v1 import types_pb2 as pb
 from vcenter.core import packed
 from vcenter.core.keys import VM
-from vcenter.core.packed import Kind, Parts
 from vcenter.core.table import Change, Table
 from vcenter.records import decode
 from vcenter.store.port import Record
@@ -35,7 +34,7 @@ class Loader:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._kinds: dict[_Shape, Kind] = {}
+        self._kinds: dict[_Shape, int] = {}
 
     def add(self, record: Record) -> None:
         if not _VM_KEY(record.key) or not self._quickly(record):
@@ -57,14 +56,16 @@ class Loader:
             if not _read_addresses(nic, addresses):
                 return False
             shape += (nic.network, nic.vni, len(nic.ips))
-        kind = self._kind(tuple(shape), record)
         location = wire.location
         state = _STATES.get(location.state)
-        if kind is None or state is None or len(vm.name) > 60:
+        if state is None or len(vm.name) > 60:
             return False
+        kind = self._kind(tuple(shape), record)
         self._table.vms.insert(
             vm_id,
-            Parts(kind, b"".join(addresses), packed.name_field(vm.name)),
+            kind,
+            b"".join(addresses),
+            packed.name_field(vm.name),
             location.server_id,
             state,
             location.epoch,
@@ -73,13 +74,14 @@ class Loader:
         )
         return True
 
-    def _kind(self, shape: _Shape, record: Record) -> Kind | None:
+    def _kind(self, shape: _Shape, record: Record) -> int:
         """The first of its shape is checked in full."""
         kind = self._kinds.get(shape)
         if kind is None:
             checked = decode(record.key, record.value)
             assert isinstance(checked, VmRecord), "by its key"
-            kind = self._kinds[shape] = packed.take_apart(checked.vm).kind
+            number = self._table.vms.number_of(packed.take_apart(checked.vm).kind)
+            kind = self._kinds[shape] = number
         return kind
 
 

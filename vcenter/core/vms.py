@@ -8,7 +8,7 @@ from itertools import chain, count
 from common.model.identity import Claim
 from common.model.vm import VmRecord, VmState
 from vcenter.core import packed
-from vcenter.core.packed import Kind, Parts
+from vcenter.core.packed import Kind
 
 _NONE: frozenset[str] = frozenset()
 
@@ -67,9 +67,12 @@ class Vms:
 
     def put(self, record: VmRecord, revision: int) -> None:
         location = record.location
+        parts = packed.take_apart(record.vm)
         self.insert(
             record.vm.vm_id,
-            packed.take_apart(record.vm),
+            self.number_of(parts.kind),
+            parts.addresses,
+            parts.name,
             location.server_id,
             location.state,
             location.epoch,
@@ -82,22 +85,25 @@ class Vms:
     def insert(
         self,
         vm_id: str,
-        parts: Parts,
+        number: int,
+        addresses: bytes,
+        name: bytes,
         server_id: str,
         state: VmState,
         epoch: int,
         changed_ms: int,
         revision: int,
     ) -> None:
-        """A VM that is not there. `parts` in canonical form."""
-        kind = self._use(parts.kind)
+        """A VM that is not there, of the kind of this number."""
+        kind = self.kinds[number]
+        self._kind_uses[number] += 1
         server = self._server_numbers.get(server_id)
         if server is None:
             server = self._server_numbers[server_id] = len(self.servers)
             self.servers.append(server_id)
-        head = packed.head(kind, server, state, epoch, changed_ms, revision)
-        self.rows[vm_id] = head + parts.addresses + parts.name
-        self._file(vm_id, parts.kind, parts.addresses, self.servers[server])
+        head = packed.head(number, server, state, epoch, changed_ms, revision)
+        self.rows[vm_id] = head + addresses + name
+        self._file(vm_id, kind, addresses, self.servers[server])
 
     def remove(self, vm_id: str) -> None:
         row = self.rows.pop(vm_id)
@@ -107,13 +113,13 @@ class Vms:
         self._operations.pop(vm_id, None)
         self._release(number, kind)
 
-    def _use(self, kind: Kind) -> int:
+    def number_of(self, kind: Kind) -> int:
+        """For `insert`, at once: a kind that nobody is of is forgotten with the next that goes."""
         number = self._kind_numbers.get(kind)
         if number is None:
             number = self._kind_numbers[kind] = next(self._numbers)
             self.kinds[number] = kind
             self._kind_uses[number] = 0
-        self._kind_uses[number] += 1
         return number
 
     def _release(self, number: int, kind: Kind) -> None:
@@ -123,10 +129,16 @@ class Vms:
 
     def _file(self, vm_id: str, kind: Kind, addresses: bytes, server_id: str) -> None:
         for vni, number in packed.claim_numbers(kind, addresses):
-            self._claims.setdefault(vni, {})[number] = vm_id
-        self._owned.setdefault(server_id, set()).add(vm_id)
+            held = self._claims.get(vni)
+            if held is None:
+                held = self._claims[vni] = {}
+            held[number] = vm_id
+        owned = self._owned.get(server_id)
+        if owned is None:
+            owned = self._owned[server_id] = set()
+        owned.add(vm_id)
         self._groups.setdefault(kind.tenant, {}).setdefault(kind.group, set()).add(vm_id)
-        for vni in {port.vni for port in kind.ports if port.vni}:
+        for vni in _vnis(kind):
             hosts = self._hosts.setdefault(vni, {})
             hosts[server_id] = hosts.get(server_id, 0) + 1
 
@@ -142,13 +154,19 @@ class Vms:
         _discard(groups, kind.group, vm_id)
         if not groups:
             del self._groups[kind.tenant]
-        for vni in {port.vni for port in kind.ports if port.vni}:
+        for vni in _vnis(kind):
             hosts = self._hosts[vni]
             hosts[server_id] -= 1
             if not hosts[server_id]:
                 del hosts[server_id]
             if not hosts:
                 del self._hosts[vni]
+
+
+def _vnis(kind: Kind) -> Collection[int]:
+    if len(kind.ports) == 1:  # nearly always
+        return (kind.ports[0].vni,) if kind.ports[0].vni else ()
+    return {port.vni for port in kind.ports if port.vni}
 
 
 def _discard(index: dict[str, set[str]], key: str, vm_id: str) -> None:
