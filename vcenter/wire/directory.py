@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from common.codec.checker import Checker
 from common.codec.profile import to_profile
@@ -70,8 +71,10 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
 
     @unary
     async def ListVms(self, request: pb.ListVmsRequest, caller: Caller) -> pb.ListVmsResponse:
-        keys = (k for k in self._candidates(request) if self._wanted(request, k))
-        chosen, token = page(keys, request.page_size, request.page_token)
+        wanted = partial(self._wanted, request)
+        chosen, token = page(
+            self._candidates(request), request.page_size, request.page_token, wanted
+        )
         records = [r for k in chosen if isinstance(r := self.table.get(k), VmRecord)]
         wire = [to_record(r, self.table.profile_of(r.vm).digest()) for r in records]
         return pb.ListVmsResponse(records=wire, next_page_token=token, revision=self.table.revision)
