@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from vcenter.sessions import Sessions
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Store
 from vcenter.store.sqlite import SqliteStore
+from vcenter.wire.answers import Answers
 from vcenter.wire.context import Parts
 from vcenter.wire.server import WireServer
 
@@ -43,6 +45,7 @@ class VCenter:
             sessions=self.sessions,
             monitor=Monitor(),
             board=Board(self.ledger.feed),
+            answers=Answers(self.ledger.feed, config.domain),
             clock=clock,
             trusted=tuple(ipaddress.ip_network(n) for n in config.trusted_networks),
         )
@@ -74,6 +77,15 @@ class VCenter:
 
 async def serve(config: Config, daemon: Daemon) -> None:
     """The daemon's main."""
+    _calm_the_collector()
     async with VCenter(config, make_store(config), SystemClock()).running():
+        gc.collect()
+        gc.freeze()
         daemon.ready()
         await daemon.stopping.wait()
+
+
+def _calm_the_collector() -> None:
+    """Rarer collections: what a call leaves behind is freed by its reference count, and what was
+    loaded at the start stays (it is frozen then, so that no collection walks through it)."""
+    gc.set_threshold(50_000, 20, 50)

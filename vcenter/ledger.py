@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.clock import Clock
 from vcenter.core.command import Command
-from vcenter.core.table import Change, Table
+from vcenter.core.table import Table
 from vcenter.feed import Feed
-from vcenter.records import Unreadable, decode
+from vcenter.loading import Loader
+from vcenter.records import Unreadable
 from vcenter.store.port import Store, StoreUnusable
 from vcenter.writer import Done, Writer
 
@@ -25,9 +28,9 @@ class Ledger:
         await self._store.open()
         revision = await self._store.revision()
         try:
+            loader = Loader(self.table)
             async for record in self._store.snapshot():
-                change = Change(record.key, decode(record.key, record.value))
-                self.table.apply(record.revision, [change])
+                loader.add(record)
         except Unreadable as error:
             await self._store.close()
             text = f"{error}; restore a backup, or use the release that wrote it"
@@ -36,6 +39,9 @@ class Ledger:
 
     async def submit(self, command: Command) -> Done:
         return await self.writer.submit(command)
+
+    async def submit_all(self, commands: Sequence[Command]) -> list[Done | Exception]:
+        return await self.writer.submit_all(commands)
 
     async def close(self) -> None:
         await self._store.close()

@@ -17,7 +17,8 @@ from common.model.server import Liveness, Server
 from common.model.wanted import WantedNetwork, WantedVm
 from vcenter.core import indexes
 from vcenter.core.servers import AttachServer, LapseServer, Restarted
-from vcenter.core.wanted import Item, affected, items_of, wanted_network, wanted_vm
+from vcenter.core.table import Table
+from vcenter.core.wanted import Item, Roster, affected, as_seen_from, items_of, roster, wanted_vm
 from vcenter.feed import Committed
 from vcenter.ledger import Ledger
 
@@ -47,15 +48,35 @@ class Synced:
 Down: TypeAlias = WantedVm | WantedNetwork | Gone | Ask | Synced
 
 
+class Rosters:
+    """What hosts of a VNI share, kept while the table stays as it is: one change of a network is
+    told to all of its hosts."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._kept: dict[int, Roster] = {}
+        self._revision = -1
+
+    def of(self, vni: int) -> Roster:
+        if self._revision != self._table.revision:
+            self._kept.clear()
+            self._revision = self._table.revision
+        kept = self._kept.get(vni)
+        if kept is None:
+            kept = self._kept[vni] = roster(self._table, vni)
+        return kept
+
+
 class Session:
     """One agent's stream: a set of items to look at again, and what was said of each last.
 
     The set is bounded by what the host has; a slow agent hears the latest state, not every step.
     """
 
-    def __init__(self, server_id: str, ledger: Ledger) -> None:
+    def __init__(self, server_id: str, ledger: Ledger, rosters: Rosters) -> None:
         self.server_id = server_id
         self._ledger = ledger
+        self._rosters = rosters
         self._dirty: set[Item] = items_of(ledger.table, server_id)
         self._said: dict[Item, WantedVm | WantedNetwork] = {}
         self._asks: dict[str, tuple[Ask, asyncio.Future[HostedState]]] = {}
@@ -102,7 +123,7 @@ class Session:
         if isinstance(item, str):
             wanted = wanted_vm(table, self.server_id, item)
         else:
-            wanted = wanted_network(table, self.server_id, item)
+            wanted = as_seen_from(self._rosters.of(item), self.server_id)
         if wanted == self._said.get(item):
             return None
         if wanted is None:
@@ -147,6 +168,7 @@ class Sessions:
         self.lease = lease
         self._ledger = ledger
         self._clock = clock
+        self._rosters = Rosters(ledger.table)
         self._live: dict[str, Session] = {}
         self._deadlines: dict[str, float] = {}
         ledger.feed.listen(self._route)
@@ -154,7 +176,7 @@ class Sessions:
     async def attach(self, server: Server) -> Session:
         self.renew(server.server_id)  # the lease of the session before must not lapse meanwhile
         await self._ledger.submit(AttachServer(server))
-        session = Session(server.server_id, self._ledger)
+        session = Session(server.server_id, self._ledger, self._rosters)
         previous = self._live.get(server.server_id)
         if previous is not None:
             previous.close()
@@ -215,6 +237,8 @@ class Sessions:
             yield move.destination
 
     def _route(self, committed: Committed) -> None:
+        if not self._live:
+            return
         for change in committed.changes:
             for server_id, item in affected(self._ledger.table, change):
                 session = self._live.get(server_id)

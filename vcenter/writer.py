@@ -36,10 +36,28 @@ class Done:
     revision: int
 
 
+class _Together:
+    """The answers to commands that were submitted together; `future` is done when all are in."""
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[list[Done | Exception]]
+        self.future = asyncio.get_running_loop().create_future()
+        self._answers: list[Done | Exception | None] = [None] * count
+        self._left = count
+
+    def answer(self, place: int, result: Done | Exception) -> None:
+        if self._answers[place] is None:
+            self._answers[place] = result
+            self._left -= 1
+            if not self._left and not self.future.done():
+                self.future.set_result([a for a in self._answers if a is not None])
+
+
 @dataclass(slots=True)
 class _Waiting:
     command: Command
-    future: asyncio.Future[Done]
+    together: _Together
+    place: int
 
 
 class Writer:
@@ -49,7 +67,8 @@ class Writer:
         self._feed = feed
         self._store = store
         self._clock = clock
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[list[_Waiting]] = asyncio.Queue()
+        self._queued = 0
         self._closing = False
 
     async def submit(self, command: Command) -> Done:
@@ -58,27 +77,40 @@ class Writer:
         A caller that is cancelled while the group is being written does not stop it: the outcome
         is then unknown to the caller, who must read back.
         """
+        (result,) = await self.submit_all((command,))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def submit_all(self, commands: Sequence[Command]) -> list[Done | Exception]:
+        """Each is carried out or not by itself; one wait for all of them, which is what makes
+        thousands cheap."""
+        if not commands:
+            return []
         if self._closing:
             raise Refusal(Reason.SHUTTING_DOWN, "the vCenter is stopping", retry_after=1.0)
-        waiting = _Waiting(command, asyncio.get_running_loop().create_future())
-        try:
-            self._queue.put_nowait(waiting)
-        except asyncio.QueueFull:
-            text = f"{QUEUE} commands are waiting"
-            raise Refusal(Reason.OVERLOADED, text, retry_after=0.5) from None
-        return await waiting.future
+        if self._queued + len(commands) > QUEUE:
+            raise Refusal(Reason.OVERLOADED, f"{QUEUE} commands are waiting", retry_after=0.5)
+        self._queued += len(commands)
+        together = _Together(len(commands))
+        waiting = [_Waiting(command, together, n) for n, command in enumerate(commands)]
+        self._queue.put_nowait(waiting)
+        return await together.future
 
     async def run(self) -> None:
         """Until cancelled. Call `drain` first for a clean end."""
         while True:
-            group = [await self._queue.get()]
-            while len(group) < GROUP and not self._queue.empty():
-                group.append(self._queue.get_nowait())
+            taken = [await self._queue.get()]
+            size = len(taken[0])
+            while size < GROUP and not self._queue.empty():
+                taken.append(self._queue.get_nowait())
+                size += len(taken[-1])
+            self._queued -= size
             try:
-                await self._commit(group)
+                await self._commit([waiting for part in taken for waiting in part])
             finally:
-                for waiting in group:
-                    waiting.future.cancel()  # whoever has no answer by now must read back
+                for part in taken:
+                    part[0].together.future.cancel()  # who has no answer by now must read back
                     self._queue.task_done()
 
     async def drain(self) -> None:
@@ -112,7 +144,7 @@ class Writer:
         touched: set[str] = set()
         decided = []
         for waiting in group:
-            if waiting.future.done():
+            if waiting.together.future.done():
                 continue  # the caller gave up before anything happened
             try:
                 decision = waiting.command.decide(overlay, now_ms)
@@ -151,9 +183,4 @@ class Writer:
 
 
 def _resolve(waiting: _Waiting, result: Done | Exception) -> None:
-    if waiting.future.done():
-        return
-    if isinstance(result, Exception):
-        waiting.future.set_exception(result)
-    else:
-        waiting.future.set_result(result)
+    waiting.together.answer(waiting.place, result)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 
 MAX_RULES = 256
 TCP, UDP, SCTP, ICMP, ICMP6 = 6, 17, 132, 1, 58
@@ -120,13 +121,24 @@ class Profile:
 
     def digest(self) -> str:
         """Canonical SHA-256, hex: equal policies have equal hashes on every host and release."""
-        canonical = json.dumps(_without_none(asdict(self)), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self)
 
 
 def effective(own: Profile | None, group: Profile | None) -> Profile:
     """The VM's own profile over its group's, field by field."""
-    return (own or Profile()).over(group)
+    if own is None:
+        return group if group is not None else _SILENT
+    return own.over(group)
+
+
+@lru_cache(maxsize=4096)
+def _digest(profile: Profile) -> str:
+    """Kept, because hosts, watchers and lookups ask for the same few again and again."""
+    canonical = json.dumps(_without_none(asdict(profile)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+_SILENT = Profile()
 
 
 def _without_none(value: object) -> object:

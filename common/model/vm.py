@@ -84,6 +84,10 @@ class VmRecord:
     operation_id: str = ""
     revision: int = 0
 
+    def at(self, revision: int) -> VmRecord:
+        """The same, as of this revision."""
+        return VmRecord(self.vm, self.location, self.changed_ms, self.operation_id, revision)
+
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:

@@ -54,7 +54,7 @@ def resolved(view: View, vm: Vm) -> Vm:
         _resolved_interface(view, vm.tenant, i, f"vm.interfaces[{n}]")
         for n, i in enumerate(vm.interfaces)
     )
-    return replace(vm, interfaces=interfaces)
+    return vm if interfaces == vm.interfaces else replace(vm, interfaces=interfaces)
 
 
 def _resolved_interface(view: View, tenant: str, interface: Interface, path: str) -> Interface:
@@ -71,7 +71,10 @@ def _resolved_interface(view: View, tenant: str, interface: Interface, path: str
             f"tenant {tenant!r} has no network {name}",
             violations=(Violation(f"{path}.network", "unknown network"),),
         )
-    return replace(interface, network=network.network_id, vni=_vni(network, interface, path))
+    vni = _vni(network, interface, path)
+    if (interface.network, interface.vni) == (network.network_id, vni):
+        return interface
+    return replace(interface, network=network.network_id, vni=vni)
 
 
 def _vni(network: VirtualNetwork, interface: Interface, path: str) -> int:

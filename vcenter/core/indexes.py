@@ -22,21 +22,25 @@ OPERATIONS: Tag = ("operations",)
 ALERTS: Tag = ("alerts",)
 ACTIVE: Tag = ("active",)
 
+# First words of the tags that VMs have.
+OWNER, VNI, TENANT, GROUP = "owner", "vni", "tenant", "group"
+OF_VMS = frozenset({VMS[0], OWNER, VNI, TENANT, GROUP})
+
 
 def owned_by(server_id: str) -> Tag:
-    return ("owner", server_id)
+    return (OWNER, server_id)
 
 
 def on_vni(vni: int) -> Tag:
-    return ("vni", vni)
+    return (VNI, vni)
 
 
 def of_tenant(tenant_id: str) -> Tag:
-    return ("tenant", tenant_id)
+    return (TENANT, tenant_id)
 
 
 def in_group(tenant_id: str, name: str) -> Tag:
-    return ("group", tenant_id, name)
+    return (GROUP, tenant_id, name)
 
 
 def vni_of_network(vni: int) -> Tag:

@@ -12,9 +12,11 @@ Ledgered: TypeAlias = (
     VmRecord | Tombstone | Server | Tenant | VirtualNetwork | Group | Operation | Alert
 )
 
+VM = "vm/"
+
 
 def vm(vm_id: str) -> str:
-    return f"vm/{vm_id}"
+    return VM + vm_id
 
 
 def gone(vm_id: str) -> str:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from common.model.server import Server
-from common.model.vm import VmKey, VmRecord
+from common.model.vm import VmKey
+from vcenter.core.packed import Kind
+from vcenter.core.table import Table
 from vcenter.core.view import View
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    record: VmRecord
-    server: Server
-    profile_hash: str
+def vm_named(table: Table, key: VmKey) -> str | None:
+    """The vm_id that the key stands for. None is an answer, not an error."""
+    vm_id = key.vm_id if key.claim is None else table.holder(key.claim)
+    return vm_id if vm_id in table.vms.rows else None
 
 
-def lookup(view: View, key: VmKey) -> Found | None:
-    """None is an answer, not an error."""
-    record = view.by_key(key)
-    if record is None:
-        return None
-    server = view.server(record.location.server_id) or Server(record.location.server_id)
-    return Found(record, server, view.profile_of(record.vm).digest())
+def policy_of(view: View, kind: Kind) -> str:
+    """The effective profile's hash, the same for all VMs of a kind."""
+    return view.profile_over(kind.tenant, kind.group, kind.profile).digest()

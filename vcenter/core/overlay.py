@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from common.model.identity import Claim
+from common.model.vm import VmRecord
 from vcenter.core import keys
-from vcenter.core.indexes import Tag
+from vcenter.core.indexes import OF_VMS, Tag, on_vni, tags
 from vcenter.core.keys import Ledgered
-from vcenter.core.table import Change, Table
+from vcenter.core.table import Change
 from vcenter.core.view import View
 
 
@@ -16,28 +17,65 @@ class Overlay(View):
     """The table as it will be once the changes decided so far are durable.
 
     Lets the writer decide many commands before one fsync, each seeing the ones before it, while
-    readers of the table see none of them yet.
+    readers of the table see none of them yet. Small and short-lived: what is asked of it rarely
+    (all VMs under a tag) it answers by looking at every change, instead of keeping an index.
     """
 
     def __init__(self, base: View) -> None:
         self._base = base
-        self._fresh = Table()
-        self._hidden: set[str] = set()
+        self._fresh: dict[str, Ledgered | None] = {}  # None: deleted
+        self._vms: set[str] = set()
+        self._tags: dict[Tag, set[str]] = {}
+        self._claims: dict[Claim, str] = {}
 
     def add(self, changes: Sequence[Change]) -> None:
-        self._hidden.update(change.key for change in changes)
-        self._fresh.apply(0, changes)
+        for change in changes:
+            before = self._fresh.get(change.key)
+            if before is not None:
+                self._unfile(change.key, before)
+            self._fresh[change.key] = change.record
+            if change.record is not None:
+                self._file(change.key, change.record)
 
     def get(self, key: str) -> Ledgered | None:
-        return self._fresh.get(key) if key in self._hidden else self._base.get(key)
+        return self._fresh[key] if key in self._fresh else self._base.get(key)
 
     def holder(self, claim: Claim) -> str | None:
-        fresh = self._fresh.holder(claim)
+        fresh = self._claims.get(claim)
         if fresh is not None:
             return fresh
         held = self._base.holder(claim)
-        return None if held is None or keys.vm(held) in self._hidden else held
+        return None if held is None or keys.vm(held) in self._fresh else held
 
     def find(self, tag: Tag) -> Iterable[str]:
-        kept = {key for key in self._base.find(tag) if key not in self._hidden}
-        return kept.union(self._fresh.find(tag))
+        found = {key for key in self._base.find(tag) if key not in self._fresh}
+        found.update(self._tags.get(tag, ()))
+        if tag[0] in OF_VMS:
+            found.update(key for key in self._vms if tag in tags(self._record(key)))
+        return found
+
+    def owners_on(self, vni: int) -> Iterable[str]:
+        here = self.all(VmRecord, on_vni(vni))
+        return {record.location.server_id for record in here}
+
+    def _record(self, key: str) -> Ledgered:
+        record = self._fresh[key]
+        assert record is not None, "what is filed is there"
+        return record
+
+    def _file(self, key: str, record: Ledgered) -> None:
+        if isinstance(record, VmRecord):
+            self._vms.add(key)
+            self._claims.update((claim, record.vm.vm_id) for claim in record.vm.claims())
+            return
+        for tag in tags(record):
+            self._tags.setdefault(tag, set()).add(key)
+
+    def _unfile(self, key: str, record: Ledgered) -> None:
+        if isinstance(record, VmRecord):
+            self._vms.discard(key)
+            for claim in record.vm.claims():
+                self._claims.pop(claim, None)
+            return
+        for tag in tags(record):
+            self._tags[tag].discard(key)

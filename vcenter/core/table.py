@@ -1,15 +1,17 @@
-"""The ledger in memory: every record by key, by tag and by claim."""
+"""The ledger in memory: VMs compactly, every other record by key and by tag."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from common.model.identity import Claim
 from common.model.vm import VmRecord
-from vcenter.core.indexes import Tag, claims, tags
-from vcenter.core.keys import Ledgered
+from vcenter.core import indexes, keys
+from vcenter.core.indexes import Tag, tags
+from vcenter.core.keys import VM, Ledgered
 from vcenter.core.view import View
+from vcenter.core.vms import Vms
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +36,41 @@ class Table(View):
 
     def __init__(self) -> None:
         self.revision = 0
+        self.vms = Vms()
         self._records: dict[str, Ledgered] = {}
         self._tags: dict[Tag, set[str]] = {}
-        self._claims: dict[Claim, str] = {}
+        vms = self.vms
+        self._vm_tags: dict[str | int, Callable[..., Iterable[str]]] = {
+            indexes.VMS[0]: vms.rows.keys,
+            indexes.OWNER: vms.owned_by,
+            indexes.VNI: vms.on_vni,
+            indexes.TENANT: vms.of_tenant,
+            indexes.GROUP: vms.in_group,
+        }
 
     def get(self, key: str) -> Ledgered | None:
+        if key.startswith(VM):
+            return self.vms.get(key[len(VM) :])
         return self._records.get(key)
 
     def holder(self, claim: Claim) -> str | None:
-        return self._claims.get(claim)
+        return self.vms.holder(claim)
 
     def find(self, tag: Tag) -> Iterable[str]:
-        return self._tags.get(tag, ())
+        found: Iterable[str] = self._tags.get(tag, ())
+        of_vms = self._vm_tags.get(tag[0])
+        return found if of_vms is None else [*found, *map(keys.vm, of_vms(*tag[1:]))]
 
     def count(self, tag: Tag) -> int:
-        return len(self._tags.get(tag, ()))
+        found = len(self._tags.get(tag, ()))
+        of_vms = self._vm_tags.get(tag[0])
+        if of_vms is None:
+            return found
+        vms = of_vms(*tag[1:])
+        return found + (len(vms) if isinstance(vms, Collection) else sum(1 for _ in vms))
+
+    def owners_on(self, vni: int) -> Iterable[str]:
+        return self.vms.owners_on(vni)
 
     def apply(self, revision: int, changes: Sequence[Change]) -> list[Applied]:
         """Makes changes visible, stamped with the revision at which they became durable."""
@@ -56,22 +78,24 @@ class Table(View):
         return [self._apply_one(revision, change) for change in changes]
 
     def _apply_one(self, revision: int, change: Change) -> Applied:
-        before = self._records.pop(change.key, None)
+        key, record = change.key, change.record
+        if key.startswith(VM):
+            before: Ledgered | None = self.vms.get(key[len(VM) :])
+            if before is not None:
+                self.vms.remove(key[len(VM) :])
+            if isinstance(record, VmRecord):
+                self.vms.put(record, revision)
+                record = record.at(revision)
+            return Applied(key, before, record)
+        before = self._records.pop(key, None)
         if before is not None:
-            self._unfile(change.key, before)
-        after = change.record
-        if after is not None:
-            after = replace(after, revision=revision)
-            self._records[change.key] = after
-            self._file(change.key, after)
-        return Applied(change.key, before, after)
-
-    def _file(self, key: str, record: Ledgered) -> None:
-        for tag in tags(record):
-            self._tags.setdefault(tag, set()).add(key)
-        if isinstance(record, VmRecord):
-            for claim in claims(record):
-                self._claims[claim] = record.vm.vm_id
+            self._unfile(key, before)
+        if record is not None:
+            record = replace(record, revision=revision)
+            self._records[key] = record
+            for tag in tags(record):
+                self._tags.setdefault(tag, set()).add(key)
+        return Applied(key, before, record)
 
     def _unfile(self, key: str, record: Ledgered) -> None:
         for tag in tags(record):
@@ -79,5 +103,3 @@ class Table(View):
             filed.discard(key)
             if not filed:
                 del self._tags[tag]
-        for claim in claims(record):
-            self._claims.pop(claim, None)

@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Ledgered)
 
 
 class View(ABC):
-    """Three primitives; everything else is said in their terms."""
+    """Four primitives; everything else is said in their terms."""
 
     @abstractmethod
     def get(self, key: str) -> Ledgered | None: ...
@@ -32,6 +32,10 @@ class View(ABC):
     @abstractmethod
     def find(self, tag: Tag) -> Iterable[str]:
         """Keys of the records filed under the tag, in no order."""
+
+    @abstractmethod
+    def owners_on(self, vni: int) -> Iterable[str]:
+        """The vServers that own a VM of this VNI, each once."""
 
     # ---- one record ----
 
@@ -84,8 +88,12 @@ class View(ABC):
 
     def profile_of(self, vm: Vm) -> Profile:
         """Effective: the VM's own over its group's."""
-        group = self.group(vm.tenant, vm.group) if vm.group else None
-        return effective(vm.profile, group.profile if group else None)
+        return self.profile_over(vm.tenant, vm.group, vm.profile)
+
+    def profile_over(self, tenant: str, group_name: str, own: Profile | None) -> Profile:
+        """What is said of one VM, or of a kind of VMs, over what its group says."""
+        group = self.group(tenant, group_name) if group_name else None
+        return effective(own, group.profile if group else None)
 
     # ---- or a refusal ----
 

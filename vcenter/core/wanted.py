@@ -7,6 +7,7 @@ says which hosts a change concerns, so that nobody else is bothered.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
 
@@ -102,33 +103,62 @@ def hosts_of(view: View, record: VmRecord) -> set[str]:
     return hosts | {move.source, move.destination} if move is not None else hosts
 
 
+def hosts_on(view: View, vni: int) -> set[str]:
+    """Owners of the VNI's VMs, and both sides of their moves. Cheap, however many VMs there are."""
+    hosts = set(view.owners_on(vni))
+    for move in view.all(Operation, indexes.ACTIVE):
+        record = view.vm(move.vm_id)
+        moved = record is not None and record.operation_id == move.operation_id
+        if record is not None and moved and vni in record.vm.vnis():
+            hosts |= {move.source, move.destination}
+    return hosts
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """One VNI as all of its hosts share it; made once for a revision, not once for each host."""
+
+    vni: int
+    network: str
+    vteps: dict[str, str]  # by vServer; "" where it gave none
+    forwards: tuple[tuple[str, Forward], ...]  # owner, and how others reach the interface
+
+
+def roster(view: View, vni: int) -> Roster:
+    servers = {host: view.server(host) for host in hosts_on(view, vni)}
+    vteps = {host: server.vtep_address for host, server in servers.items() if server}
+    network = view.network_of(vni)
+    forwards = _forwards(view.all(VmRecord, indexes.on_vni(vni)), vni, vteps)
+    return Roster(vni, network.network_id if network else "", vteps, tuple(forwards))
+
+
 def wanted_network(view: View, server_id: str, vni: int) -> WantedNetwork | None:
     """None: no VM of this VNI is here or on its way here."""
-    records = list(view.all(VmRecord, indexes.on_vni(vni)))
-    participants = {host for record in records for host in hosts_of(view, record)}
-    if server_id not in participants:
+    if server_id not in hosts_on(view, vni):
         return None
-    vteps = {s: server.vtep_address for s in participants if (server := view.server(s))}
-    network = view.network_of(vni)
+    return as_seen_from(roster(view, vni), server_id)
+
+
+def as_seen_from(known: Roster, server_id: str) -> WantedNetwork | None:
+    if server_id not in known.vteps:
+        return None
     return WantedNetwork(
-        vni=vni,
-        network=network.network_id if network else "",
-        forwards=tuple(_forwards(records, server_id, vni, vteps)),
-        vteps=tuple(sorted({v for s, v in vteps.items() if s != server_id and v})),
+        vni=known.vni,
+        network=known.network,
+        forwards=tuple(forward for owner, forward in known.forwards if owner != server_id),
+        vteps=tuple(sorted({v for s, v in known.vteps.items() if s != server_id and v})),
     )
 
 
 def _forwards(
-    records: list[VmRecord], server_id: str, vni: int, vteps: dict[str, str]
-) -> Iterator[Forward]:
+    records: Iterator[VmRecord], vni: int, vteps: dict[str, str]
+) -> Iterator[tuple[str, Forward]]:
     for record in records:
         owner = record.location.server_id
         vtep = vteps.get(owner)
-        if owner == server_id or not vtep:
-            continue
         for interface in record.vm.interfaces:
-            if interface.vni == vni:
-                yield Forward(interface.mac, vtep)
+            if vtep and interface.vni == vni:
+                yield owner, Forward(interface.mac, vtep)
 
 
 def items_of(view: View, server_id: str) -> set[Item]:
@@ -163,9 +193,7 @@ def _by_vm(view: View, record: VmRecord) -> Iterator[tuple[str, Item]]:
     for host in hosts_of(view, record):
         yield host, record.vm.vm_id
     for vni in record.vm.vnis():
-        concerned = hosts_of(view, record)
-        for other in view.all(VmRecord, indexes.on_vni(vni)):
-            concerned |= hosts_of(view, other)
+        concerned = hosts_of(view, record) | hosts_on(view, vni)
         yield from ((host, vni) for host in concerned)
 
 
@@ -181,13 +209,12 @@ def _by_server(view: View, record: Ledgered | None) -> Iterator[tuple[str, Item]
         return
     for item in items_of(view, record.server_id):
         yield record.server_id, item
-        for sharing in _sharing(view, item):
-            yield from ((host, item) for host in hosts_of(view, sharing))
+        yield from ((host, item) for host in _sharing(view, item))
 
 
-def _sharing(view: View, item: Item) -> Iterator[VmRecord]:
-    """Whose hosts are told where this one is: all of the VNI, or the other side of a move."""
+def _sharing(view: View, item: Item) -> set[str]:
+    """Who is told where a host is: all on the VNI, or the other side of a move."""
     if isinstance(item, int):
-        yield from view.all(VmRecord, indexes.on_vni(item))
-    elif (record := view.vm(item)) is not None:
-        yield record
+        return hosts_on(view, item)
+    record = view.vm(item)
+    return hosts_of(view, record) if record is not None else set()

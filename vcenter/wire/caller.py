@@ -7,9 +7,9 @@ configuration names (the lab's own): it proves nothing elsewhere.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -38,13 +38,21 @@ class Caller:
         return f"{self.role}/{self.name}"
 
 
-def caller_of(context: Context, trusted: Sequence[TrustedNetwork]) -> Caller:
+def caller_of(context: Context, trusted: tuple[TrustedNetwork, ...]) -> Caller:
     """Raises `Refusal(UNIDENTIFIED)`. What the body says of the caller is never asked (I9)."""
     if not _is_near(context.peer(), trusted):
         text = "plain-text identity is accepted on loopback and in trusted networks only"
         raise Refusal(Reason.UNIDENTIFIED, text)
-    metadata = context.invocation_metadata() or ()
-    said = next((str(value) for key, value in metadata if key == IDENTITY_KEY), "")
+    said = ""
+    for key, value in context.invocation_metadata() or ():
+        if key == IDENTITY_KEY:
+            said = str(value)
+            break
+    return _read(said)
+
+
+@lru_cache(maxsize=4096)
+def _read(said: str) -> Caller:
     role, _, name = said.partition("/")
     try:
         return Caller(Role(role), parse_name(name))
@@ -53,8 +61,12 @@ def caller_of(context: Context, trusted: Sequence[TrustedNetwork]) -> Caller:
         raise Refusal(Reason.UNIDENTIFIED, text) from None
 
 
-def _is_near(peer: str, trusted: Sequence[TrustedNetwork]) -> bool:
-    """gRPC's own words for a peer: `unix:…`, `ipv4:10.0.0.1:1234`, `ipv6:%5B::1%5D:1234`."""
+@lru_cache(maxsize=4096)
+def _is_near(peer: str, trusted: tuple[TrustedNetwork, ...]) -> bool:
+    """gRPC's own words for a peer: `unix:…`, `ipv4:10.0.0.1:1234`, `ipv6:%5B::1%5D:1234`.
+
+    Kept for each connection: its calls all come from the same peer.
+    """
     kind, _, rest = unquote(peer).partition(":")
     if kind == "unix":
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.clock import Clock
@@ -10,6 +9,7 @@ from vcenter.board import Board
 from vcenter.ledger import Ledger
 from vcenter.monitor import Monitor
 from vcenter.sessions import Sessions
+from vcenter.wire.answers import Answers
 from vcenter.wire.caller import TrustedNetwork
 
 
@@ -22,8 +22,9 @@ class Parts:
     sessions: Sessions
     monitor: Monitor
     board: Board
+    answers: Answers
     clock: Clock
-    trusted: Sequence[TrustedNetwork]
+    trusted: tuple[TrustedNetwork, ...]
 
 
 class Servicer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from common.codec.checker import Checker
 from common.codec.profile import to_profile
@@ -32,7 +33,9 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
     async def Lookup(
         self, request: signaling_pb2.LookupRequest, caller: Caller
     ) -> signaling_pb2.LookupResponse:
-        return lookup.answer(self.table, self.table.revision, self.parts.domain, request)
+        """As Signaling's."""
+        encoded = lookup.answer(self.table, self.parts.answers, request)
+        return signaling_pb2.LookupResponse.FromString(encoded)
 
     @unary
     async def BatchLookup(
@@ -42,9 +45,9 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         if len(request.batches) > MAX_BATCHES or keys > lookup.MAX_KEYS:
             text = f"at most {MAX_BATCHES} batches and {lookup.MAX_KEYS} keys in all"
             raise Refusal(Reason.TOO_LARGE, text)
-        table, domain = self.table, self.parts.domain
-        answers = [lookup.answer(table, table.revision, domain, b) for b in request.batches]
-        return pb.BatchLookupResponse(batches=answers)
+        answers = (lookup.answer(self.table, self.parts.answers, b) for b in request.batches)
+        read = signaling_pb2.LookupResponse.FromString
+        return pb.BatchLookupResponse(batches=map(read, answers))
 
     @unary
     async def GetVm(self, request: pb.GetVmRequest, caller: Caller) -> pb.GetVmResponse:
@@ -68,8 +71,10 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
 
     @unary
     async def ListVms(self, request: pb.ListVmsRequest, caller: Caller) -> pb.ListVmsResponse:
-        keys = (k for k in self._candidates(request) if self._wanted(request, k))
-        chosen, token = page(keys, request.page_size, request.page_token)
+        wanted = partial(self._wanted, request)
+        chosen, token = page(
+            self._candidates(request), request.page_size, request.page_token, wanted
+        )
         records = [r for k in chosen if isinstance(r := self.table.get(k), VmRecord)]
         wire = [to_record(r, self.table.profile_of(r.vm).digest()) for r in records]
         return pb.ListVmsResponse(records=wire, next_page_token=token, revision=self.table.revision)

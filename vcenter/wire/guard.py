@@ -8,7 +8,7 @@ without details.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 class Service(Protocol):
     service: str
-    trusted: Sequence[TrustedNetwork]
+    trusted: tuple[TrustedNetwork, ...]
 
 
 def _admit(servicer: Service, name: str, context: Context) -> Caller:

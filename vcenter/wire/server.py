@@ -25,6 +25,7 @@ from common.pb.vsignal.v1 import (
 from vcenter.wire.context import Parts
 from vcenter.wire.directory import DirectoryService
 from vcenter.wire.inventory import InventoryService
+from vcenter.wire.lookup import Lookup
 from vcenter.wire.operations import OperationsService
 from vcenter.wire.session import SessionService
 from vcenter.wire.signaling import SignalingService
@@ -66,6 +67,8 @@ class WireServer:
         directory_pb2_grpc.add_DirectoryServicer_to_server(DirectoryService(parts), server)
         operations_pb2_grpc.add_OperationsServicer_to_server(OperationsService(parts), server)
         inventory_pb2_grpc.add_InventoryServicer_to_server(InventoryService(parts), server)
+        for service in ("Signaling", "Directory"):  # last, so that it replaces the method
+            Lookup(parts, service).add_to(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from common.codec.checker import Checker
 from common.codec.profile import from_profile
@@ -11,6 +11,7 @@ from common.errors import Reason, Refusal, Violation, invalid
 from common.model.identity import parse_name, parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.arrivals import register
+from vcenter.core.register import Register, Reply
 from vcenter.core.sync_group import LeaveGroup, PutGroup
 from vcenter.wire.caller import Caller, Role
 from vcenter.wire.context import Parts
@@ -61,26 +62,51 @@ class _Sync:
         if len(chunk.members) > MAX_CHUNK or len(chunk.leaving) > MAX_CHUNK:
             raise Refusal(Reason.TOO_LARGE, f"at most {MAX_CHUNK} members a chunk")
         async with asyncio.TaskGroup() as tasks:
-            members = [tasks.create_task(self._join(m)) for m in chunk.members]
+            joining = tasks.create_task(self._join_all(chunk.members))
             leaving = [tasks.create_task(self._leave(vm_id)) for vm_id in chunk.leaving]
-        results = [task.result() for task in (*members, *leaving)]
+        results = [*joining.result(), *(task.result() for task in leaving)]
         self._done += len(results)
         revision = self._parts.ledger.table.revision
         return pb.SyncGroupResponse(results=results, revision=revision, members_done=self._done)
 
-    async def _join(self, member: pb.RegisterRequest) -> pb.MemberResult:
+    async def _join_all(self, members: Iterable[pb.RegisterRequest]) -> list[pb.MemberResult]:
+        """Submitted together. The few that arrive from elsewhere are then asked about."""
+        read = [self._read(member) for member in members]
+        commands = [command for command in read if isinstance(command, Register)]
+        answers = iter(await self._parts.ledger.submit_all(commands))
+        results: list[pb.MemberResult | asyncio.Task[pb.MemberResult]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for command in read:
+                if not isinstance(command, Register):
+                    results.append(command)
+                    continue
+                answer = next(answers)
+                if isinstance(answer, Refusal):
+                    results.append(_refused(command.vm.vm_id, answer))
+                elif isinstance(answer, Exception):
+                    raise answer
+                elif answer.reply.confirm is not None:
+                    results.append(tasks.create_task(self._arrive(command)))
+                else:
+                    results.append(_joined(command, answer.reply))
+        return [r.result() if isinstance(r, asyncio.Task) else r for r in results]
+
+    def _read(self, member: pb.RegisterRequest) -> Register | pb.MemberResult:
         member.vm.tenant = member.vm.tenant or self._tenant
         member.vm.group = member.vm.group or self._group
         try:
             self._check(member)
-            command = read_register(member, self._server_id)
-            parts = self._parts
-            reply = await register(parts.ledger, parts.sessions, parts.clock, command)
+            return read_register(member, self._server_id)
         except Refusal as refusal:
             return _refused(member.vm.vm_id, refusal)
-        record = parts.ledger.table.vm(command.vm.vm_id)
-        epoch = record.location.epoch if record is not None else 0
-        return pb.MemberResult(vm_id=command.vm.vm_id, outcome=outcome_to(reply), epoch=epoch)
+
+    async def _arrive(self, command: Register) -> pb.MemberResult:
+        parts = self._parts
+        try:
+            reply = await register(parts.ledger, parts.sessions, parts.clock, command)
+        except Refusal as refusal:
+            return _refused(command.vm.vm_id, refusal)
+        return _joined(command, reply)
 
     def _check(self, member: pb.RegisterRequest) -> None:
         if not self._server_id:
@@ -103,6 +129,12 @@ class _Sync:
         return pb.MemberResult(
             vm_id=vm_id, outcome=pb.REGISTER_OUTCOME_UPDATED, epoch=record.location.epoch
         )
+
+
+def _joined(command: Register, reply: Reply) -> pb.MemberResult:
+    """As the command left it: what came after it has its own answer."""
+    epoch = reply.record.location.epoch if reply.record is not None else 0
+    return pb.MemberResult(vm_id=command.vm.vm_id, outcome=outcome_to(reply), epoch=epoch)
 
 
 def _refused(vm_id: str, refusal: Refusal) -> pb.MemberResult:

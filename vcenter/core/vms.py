@@ -1,0 +1,176 @@
+"""Every VM of the domain, compactly, with the indexes that find them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import chain, count
+
+from common.model.identity import Claim
+from common.model.vm import VmRecord, VmState
+from vcenter.core import packed
+from vcenter.core.packed import Kind
+
+_NONE: frozenset[str] = frozenset()
+
+
+class Vms:
+    """Rows by vm_id, and who is where. Strings of vm_ids are shared by all indexes.
+
+    Members of a VNI are the holders of its claims, and a tenant's VMs those of its groups, so
+    that neither needs an index of its own.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.kinds: dict[int, Kind] = {}  # numbers are never used again: caches may keep them
+        self.servers: list[str] = []
+        self._kind_numbers: dict[Kind, int] = {}
+        self._kind_uses: dict[int, int] = {}
+        self._server_numbers: dict[str, int] = {}
+        self._numbers = count(1)
+        self._operations: dict[str, str] = {}
+        self._claims: dict[int, dict[int, str]] = {}
+        self._owned: dict[str, set[str]] = {}
+        self._groups: dict[str, dict[str, set[str]]] = {}
+        self._hosts: dict[int, dict[str, int]] = {}  # VNI: how many VMs each host owns there
+
+    # ---- reading ----
+
+    def get(self, vm_id: str) -> VmRecord | None:
+        row = self.rows.get(vm_id)
+        if row is None:
+            return None
+        kind, server = packed.PLACE.unpack_from(row)
+        operation_id = self._operations.get(vm_id, "")
+        return packed.put_together(vm_id, self.kinds[kind], row, self.servers[server], operation_id)
+
+    def holder(self, claim: Claim) -> str | None:
+        held = self._claims.get(claim.vni)
+        return held.get(packed.address_number(claim.address)) if held is not None else None
+
+    def owned_by(self, server_id: str) -> Collection[str]:
+        return self._owned.get(server_id, _NONE)
+
+    def in_group(self, tenant: str, group: str) -> Collection[str]:
+        return self._groups.get(tenant, {}).get(group, _NONE)
+
+    def of_tenant(self, tenant: str) -> Iterator[str]:
+        return chain.from_iterable(self._groups.get(tenant, {}).values())
+
+    def on_vni(self, vni: int) -> Collection[str]:
+        return set(self._claims.get(vni, {}).values())
+
+    def owners_on(self, vni: int) -> Collection[str]:
+        return self._hosts.get(vni, {}).keys()
+
+    # ---- writing ----
+
+    def put(self, record: VmRecord, revision: int) -> None:
+        location = record.location
+        parts = packed.take_apart(record.vm)
+        self.insert(
+            record.vm.vm_id,
+            self.number_of(parts.kind),
+            parts.addresses,
+            parts.name,
+            location.server_id,
+            location.state,
+            location.epoch,
+            record.changed_ms,
+            revision,
+        )
+        if record.operation_id:
+            self._operations[record.vm.vm_id] = record.operation_id
+
+    def insert(
+        self,
+        vm_id: str,
+        number: int,
+        addresses: bytes,
+        name: bytes,
+        server_id: str,
+        state: VmState,
+        epoch: int,
+        changed_ms: int,
+        revision: int,
+    ) -> None:
+        """A VM that is not there, of the kind of this number."""
+        kind = self.kinds[number]
+        self._kind_uses[number] += 1
+        server = self._server_numbers.get(server_id)
+        if server is None:
+            server = self._server_numbers[server_id] = len(self.servers)
+            self.servers.append(server_id)
+        head = packed.head(number, server, state, epoch, changed_ms, revision)
+        self.rows[vm_id] = head + addresses + name
+        self._file(vm_id, kind, addresses, self.servers[server])
+
+    def remove(self, vm_id: str) -> None:
+        row = self.rows.pop(vm_id)
+        number, server = packed.PLACE.unpack_from(row)
+        kind = self.kinds[number]
+        self._unfile(vm_id, kind, row[packed.HEAD.size : kind.name_at()], self.servers[server])
+        self._operations.pop(vm_id, None)
+        self._release(number, kind)
+
+    def number_of(self, kind: Kind) -> int:
+        """For `insert`, at once: a kind that nobody is of is forgotten with the next that goes."""
+        number = self._kind_numbers.get(kind)
+        if number is None:
+            number = self._kind_numbers[kind] = next(self._numbers)
+            self.kinds[number] = kind
+            self._kind_uses[number] = 0
+        return number
+
+    def _release(self, number: int, kind: Kind) -> None:
+        self._kind_uses[number] -= 1
+        if not self._kind_uses[number]:
+            del self.kinds[number], self._kind_uses[number], self._kind_numbers[kind]
+
+    def _file(self, vm_id: str, kind: Kind, addresses: bytes, server_id: str) -> None:
+        for vni, number in packed.claim_numbers(kind, addresses):
+            held = self._claims.get(vni)
+            if held is None:
+                held = self._claims[vni] = {}
+            held[number] = vm_id
+        owned = self._owned.get(server_id)
+        if owned is None:
+            owned = self._owned[server_id] = set()
+        owned.add(vm_id)
+        self._groups.setdefault(kind.tenant, {}).setdefault(kind.group, set()).add(vm_id)
+        for vni in _vnis(kind):
+            hosts = self._hosts.setdefault(vni, {})
+            hosts[server_id] = hosts.get(server_id, 0) + 1
+
+    def _unfile(self, vm_id: str, kind: Kind, addresses: bytes, server_id: str) -> None:
+        for vni, number in packed.claim_numbers(kind, addresses):
+            held = self._claims.get(vni, {})
+            if held.get(number) == vm_id:
+                del held[number]
+                if not held:
+                    del self._claims[vni]
+        _discard(self._owned, server_id, vm_id)
+        groups = self._groups[kind.tenant]
+        _discard(groups, kind.group, vm_id)
+        if not groups:
+            del self._groups[kind.tenant]
+        for vni in _vnis(kind):
+            hosts = self._hosts[vni]
+            hosts[server_id] -= 1
+            if not hosts[server_id]:
+                del hosts[server_id]
+            if not hosts:
+                del self._hosts[vni]
+
+
+def _vnis(kind: Kind) -> Collection[int]:
+    if len(kind.ports) == 1:  # nearly always
+        return (kind.ports[0].vni,) if kind.ports[0].vni else ()
+    return {port.vni for port in kind.ports if port.vni}
+
+
+def _discard(index: dict[str, set[str]], key: str, vm_id: str) -> None:
+    filed = index[key]
+    filed.discard(vm_id)
+    if not filed:
+        del index[key]
