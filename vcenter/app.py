@@ -45,6 +45,7 @@ class VCenter:
             board=Board(self.ledger.feed),
             clock=clock,
             trusted=tuple(ipaddress.ip_network(n) for n in config.trusted_networks),
+            bookmark_seconds=config.bookmark_seconds,
         )
         self.ports: list[int] = []
 

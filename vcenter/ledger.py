@@ -6,6 +6,7 @@ from common.clock import Clock
 from vcenter.core.command import Command
 from vcenter.core.table import Change, Table
 from vcenter.feed import Feed
+from vcenter.past import Past
 from vcenter.records import Unreadable, decode
 from vcenter.store.port import Store, StoreUnusable
 from vcenter.writer import Done, Writer
@@ -18,6 +19,7 @@ class Ledger:
         self.table = Table()
         self.feed = Feed(self.table)
         self.writer = Writer(self.feed, store, clock)
+        self.past = Past(store, self.table)
         self._store = store
 
     async def open(self) -> None:

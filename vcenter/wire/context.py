@@ -24,6 +24,7 @@ class Parts:
     board: Board
     clock: Clock
     trusted: Sequence[TrustedNetwork]
+    bookmark_seconds: float = 10.0
 
 
 class Servicer:

@@ -152,5 +152,5 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
 
     @streaming
     async def Watch(self, request: pb.WatchRequest, caller: Caller) -> AsyncIterator[pb.WatchEvent]:
-        async for event in watch.serve(self.ledger, request):
+        async for event in watch.serve(self.ledger, request, self.parts.bookmark_seconds):
             yield event

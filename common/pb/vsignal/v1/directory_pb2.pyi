@@ -335,7 +335,10 @@ Global___ListAlertsResponse: _TypeAlias = ListAlertsResponse  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):
-    """A snapshot and then every change; or, with from_revision, only the changes after it."""
+    """A snapshot and then every change; or, with from_revision, only the changes after it, for as long
+    as history is kept (also across restarts of the vCenter). Several changes may share a revision:
+    whoever was cut off resumes from the last bookmark, or from one before the last change.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
