@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from common.model.vm import VmKey, VmRecord
+from vcenter.core import keys
 from vcenter.core.keys import Ledgered
 from vcenter.core.table import Table
 from vcenter.records import decode
-from vcenter.store.port import Store
+from vcenter.store.port import Store, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,38 @@ class Past:
         """As it was at a revision."""
         found = await self._store.value_at(key, revision)
         return _read(key, found.value, found.revision) if found is not None else None
+
+    async def where_was(self, key: VmKey, at_ms: int) -> tuple[int, VmRecord | None]:
+        """The ledger's revision at that time, and who had the identity then."""
+        revision = min(await self._store.revision_at(at_ms), self._table.revision)
+        for candidate in await self._candidates(key, revision):
+            record = await self.record(candidate, revision)
+            if isinstance(record, VmRecord) and (
+                key.claim is None or key.claim in record.vm.claims()
+            ):
+                return revision, record
+        return revision, None
+
+    async def _candidates(self, key: VmKey, revision: int) -> set[str]:
+        """Whoever has the claim now, and whoever ever had its address in the kept history."""
+        if key.claim is None:
+            return {keys.vm(key.vm_id)}
+        now = self._table.holder(key.claim)
+        held = {keys.vm(now)} if now is not None else set()
+        return held | await self._store.mentions("vm/", key.claim.address.encode(), revision)
+
+    async def versions(self, vm_id: str, limit: int) -> list[tuple[Version, VmRecord | None]]:
+        """The newest states of a VM, the newest first."""
+        key, found = keys.vm(vm_id), []
+        for version in await self._store.versions(key, limit):
+            record = _read(key, version.value, version.revision)
+            if version.revision <= self._table.revision:
+                found.append((version, record if isinstance(record, VmRecord) else None))
+        return found
+
+    async def since_ms(self) -> int:
+        """From when on it is known what was; 0: from the beginning."""
+        return await self._store.since_ms()
 
 
 def _read(key: str, value: bytes | None, revision: int) -> Ledgered | None:
