@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from common import log
 from common.clock import Clock
 from common.codec.server import to_server
+from common.model.revision import generation
 from common.pb.vsignal.v1 import session_pb2
 from vserver.announcing import Announcing
 from vserver.config import AgentConfig
@@ -105,6 +106,7 @@ class Agent:
         self.moves = Moves(means, self.outbox.outcome)
         self.keeper = Keeper(self.epochs, parts.state, clock)
         self._announcer = announcer
+        self._generation: int | None = None  # of the ledger that we spoke to last
 
     async def run(
         self, stopping: asyncio.Event | None = None, ready: Callable[[], None] = lambda: None
@@ -155,7 +157,7 @@ class Agent:
     def _wanted_changed(self, vm_id: str | None) -> None:
         """Of one VM, of the networks (""), or of everything (None)."""
         if vm_id is None:
-            self._announcer.reattached()
+            self._reattached()
             self.moves.consider_all()
             self.moves.repeat()
             self.monitor.wake.ring()
@@ -165,6 +167,16 @@ class Agent:
         self.announcing.wake.ring()
         self.keeper.wake.ring()
         self._news.ring()
+
+    def _reattached(self) -> None:
+        """Everything that is wanted has been told on a new stream. A ledger of another generation
+        has been restored from a backup since: it must hear everything again."""
+        now = generation(self.wanted.revision)
+        if now == self._generation:
+            self._announcer.reattached()
+        else:
+            self._announcer.assert_all()
+        self._generation = now
 
     def _guests_changed(self) -> None:
         self.executor.wake.ring()
