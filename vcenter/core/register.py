@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from common.errors import Reason, Refusal
 from common.model.operation import HostedState
+from common.model.revision import generation
 from common.model.server import Liveness, Server, Severity
 from common.model.vm import Location, Vm, VmRecord, VmState
 from vcenter.core import keys
@@ -101,7 +102,7 @@ class Register:
 
     def _update(self, view: View, server: Server, record: VmRecord, now_ms: int) -> Decision:
         held = record.location
-        if self.epoch > held.epoch:
+        if self._outlives(server, record):
             return self._adopt(view, server, record, now_ms)
         if 0 < self.epoch < held.epoch:
             raise self._stale(held.epoch)
@@ -120,7 +121,7 @@ class Register:
         self, view: View, server: Server, record: VmRecord, now_ms: int
     ) -> Decision:
         held = record.location
-        if self.epoch > held.epoch:
+        if self._outlives(server, record):
             return self._adopt(view, server, record, now_ms)
         origin = view.must_server(held.server_id)
         move = view.move_of(record)
@@ -162,10 +163,19 @@ class Register:
 
     # ---- the ledger is older than what it once said ----
 
+    def _outlives(self, server: Server, record: VmRecord) -> bool:
+        """The entry is from a restored backup (nothing has changed it since, while the caller has
+        attached since), and the caller knows of a later owner: itself. In a ledger that was never
+        restored a higher epoch proves nothing, and both hosts are asked as ever."""
+        backed_up = record.revision > 0 and generation(record.revision) < generation(
+            server.revision
+        )
+        return backed_up and self.epoch > record.location.epoch
+
     def _adopt(self, view: View, server: Server, record: VmRecord, now_ms: int) -> Decision:
-        """A host has an epoch only from a ledger that had made it the owner. One higher than ours
-        means that ours is a restored backup: what it has forgotten is true, and whoever it takes
-        for the owner gave the VM away. A move that it remembers is over."""
+        """A host has an epoch only from a ledger that had made it the owner: what the backup has
+        forgotten is true, and whoever it takes for the owner gave the VM away. A move that it
+        remembers is over."""
         if self.state is VmState.INCOMING:
             return Decision(reply=Reply(Outcome.INCOMING, record))
         elsewhere = record.location.server_id != self.server_id
