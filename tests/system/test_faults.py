@@ -72,11 +72,14 @@ async def test_the_fsync_comes_before_the_acknowledgement(tmp_path: Path) -> Non
         pytest.skip("strace is not installed, or may not trace here")
     trace = tmp_path / "trace"
     calls = "trace=fsync,fdatasync,sendmsg,recvmsg,pwrite64"
-    strace = ("strace", "-D", "-f", "-y", "-s", "400", "-o", str(trace), "-e", calls)
+    strace = ("strace", "-D", "-f", "-y", "-s", "4000", "-o", str(trace), "-e", calls)
     names = [f"acknowledged-{n}" for n in range(5)]
     async with serving(tmp_path, *strace) as client:
         for name in names:
             await tenant(client, name)
+    async with asyncio.timeout(10):  # the tracer ends a moment after what it traces
+        while "exited with" not in trace.read_text().splitlines()[-1]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     lines = trace.read_text().splitlines()
     for name in names:
         asked, written, synced, answered = order_of_events(lines, name)
@@ -87,12 +90,18 @@ def order_of_events(lines: list[str], name: str) -> tuple[int, int, int, int]:
     """Line numbers: the request comes, the WAL is written, it is synchronized, the reply goes."""
 
     def first(pattern: str, after: int) -> int:
-        return next(n for n in range(after + 1, len(lines)) if re.search(pattern, lines[n]))
+        found = (n for n in range(after + 1, len(lines)) if re.search(pattern, lines[n]))
+        line = next(found, None)
+        assert line is not None, f"{pattern} is not in the trace after line {after}"
+        return line
 
     asked = first(rf"recvmsg.*{name}", -1)
     answered = first(rf"sendmsg.*{name}", asked)
     written = first(r"pwrite64\(.*ledger\.db-wal", asked)
-    return asked, written, first(r"(fsync|fdatasync)\(.*ledger\.db-wal.*= 0", written), answered
+    synced = first(r"(fsync|fdatasync)\(.*ledger\.db-wal", written)
+    if "unfinished" in lines[synced]:  # strace tells the end on a line of its own
+        synced = first(rf"^{lines[synced].split()[0]} .*sync resumed.*= 0", synced)
+    return asked, written, synced, answered
 
 
 def mount_small(data: Path) -> None:
