@@ -49,6 +49,8 @@ class Reader:
                 async with asyncio.timeout(self.chance.uniform(0.02, 0.6)):
                     await self.read()
             self.cuts += 1
+            if self.chance.random() < 0.2:  # it had not kept what it heard last
+                self.position = max(self.began, self.position - 300)
             await asyncio.sleep(self.chance.choice((0.0, 0.01, 0.3)))
 
     async def read(self, until: int = 0) -> None:

@@ -14,7 +14,7 @@ from vcenter.store.port import Batch, Conflict, WriteFailed
 from vcenter.store.sqlite import schema
 from vcenter.store.sqlite.group import Plan, expected_keys, plan
 
-_SLICE_ROWS = 1024
+_SLICE_ROWS = 256  # a few milliseconds, which is what a write may have to wait
 _KEYS_PER_SELECT = (1, 16, 128, 1024)  # few sizes, so that the statements stay prepared
 
 
