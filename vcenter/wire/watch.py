@@ -58,6 +58,7 @@ class _Watcher:
         self._scope = Scope(ledger.table, request)
         self._every = every
         self.position = request.from_revision  # everything up to here has been sent
+        self._marked: int | None = None  # the last bookmark
 
     async def events(self) -> AsyncIterator[pb.WatchEvent]:
         if self.position > self._table.revision:
@@ -66,6 +67,7 @@ class _Watcher:
             self.position = self._table.revision
             for event in list(self._snapshot()):
                 yield event
+            yield self._bookmark()  # the snapshot ends here, before any change
         while not self._feed.ended:
             if self._feed.since(self.position) is None:
                 async for event in self._catch_up():
@@ -82,7 +84,8 @@ class _Watcher:
         for committed in self._feed.since(self.position) or ():
             for event in self._changes(committed):
                 yield event
-        yield self._bookmark()
+        if self._marked != self.position:
+            yield self._bookmark()
         now = asyncio.get_running_loop().time
         due = now() + self._every
         while not subscription.ended:
@@ -147,6 +150,7 @@ class _Watcher:
         return None
 
     def _bookmark(self) -> pb.WatchEvent:
+        self._marked = self.position
         return pb.WatchEvent(revision=self.position, bookmark=True)
 
 
