@@ -71,6 +71,10 @@ class Reason(Enum):
     TOO_LATE_TO_CANCEL = (Kind.FAILED_PRECONDITION, "The switch has begun; it will finish.")
     ALREADY_DONE = (Kind.FAILED_PRECONDITION, "The operation has ended.")
     NEEDS_FENCE = (Kind.FAILED_PRECONDITION, "Nobody can say who runs the VM; a person must.")
+    HISTORY_NOT_KEPT = (
+        Kind.FAILED_PRECONDITION,
+        "It was too long ago: `history_hours` in vcenter.toml says for how long history is kept.",
+    )
     TOO_LARGE = (Kind.INVALID_ARGUMENT, "Over a size limit; the message names it.")
     OVERLOADED = (Kind.RESOURCE_EXHAUSTED, "The queue is full; try again after the delay.")
     STORE_FAILED = (Kind.UNAVAILABLE, "The store took no write; lookups are still answered.")

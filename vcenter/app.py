@@ -14,6 +14,7 @@ from common.clock import Clock, SystemClock
 from common.lifecycle import Daemon
 from vcenter.board import Board
 from vcenter.config import Config
+from vcenter.keeping import keep_history
 from vcenter.ledger import Ledger
 from vcenter.monitor import Monitor
 from vcenter.sessions import Sessions
@@ -37,6 +38,8 @@ class VCenter:
 
     def __init__(self, config: Config, store: Store, clock: Clock) -> None:
         self.config = config
+        self._store = store
+        self._clock = clock
         self.ledger = Ledger(store, clock)
         self.sessions = Sessions(self.ledger, clock, config.lease_seconds)
         self.parts = Parts(
@@ -48,6 +51,7 @@ class VCenter:
             answers=Answers(self.ledger.feed, config.domain),
             clock=clock,
             trusted=tuple(ipaddress.ip_network(n) for n in config.trusted_networks),
+            bookmark_seconds=config.bookmark_seconds,
         )
         self.ports: list[int] = []
 
@@ -61,6 +65,9 @@ class VCenter:
                 writer = tasks.create_task(self.ledger.writer.run())
                 await self.sessions.recover()
                 leases = tasks.create_task(self.sessions.watch_leases())
+                keeping = tasks.create_task(
+                    keep_history(self._store, self._clock, self.config.history_hours)
+                )
                 self.ports = wire.ports
                 await wire.start()
                 log.info("serving", listen=self.config.listen, revision=self.ledger.table.revision)
@@ -68,6 +75,7 @@ class VCenter:
                     yield self
                 finally:
                     leases.cancel()
+                    keeping.cancel()
                     await wire.stop(self.config.drain_seconds)
                     await self.ledger.writer.drain()
                     writer.cancel()

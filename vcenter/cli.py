@@ -1,4 +1,4 @@
-"""`vcenter`: run, check-config."""
+"""`vcenter`: run, check-config, db."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from common.config import ConfigError, load
 from common.lifecycle import BAD_CONFIG, run
 from vcenter.app import serve
 from vcenter.config import Config
+from vcenter.db import db
 from vcenter.store.port import StoreUnusable
 from vcenter.wire.server import CannotListen
 
@@ -39,6 +40,9 @@ def _load(path: Path) -> Config:
 @click.version_option(version("vsignal"))
 def main() -> None:
     """The vsignal vCenter: keeps the VM identity to location ledger of one data center."""
+
+
+main.add_command(db)
 
 
 @main.command("run")

@@ -17,6 +17,8 @@ class Config(Section):
 
     `trusted_networks`: from where a plain-text identity is believed, besides loopback and unix
     sockets; until certificates exist keep it to networks that nobody else can reach.
+    `bookmark_seconds`: how often a watcher that hears of no change is told how far it is.
+    `history_hours`: for how long it can be asked what was, and a watcher may be away.
     """
 
     domain: str = "local"
@@ -24,6 +26,8 @@ class Config(Section):
     store: str = "sqlite:vcenter.db"
     lease_seconds: float = Field(default=10.0, ge=1.0, le=300.0)
     trusted_networks: tuple[str, ...] = ()
+    bookmark_seconds: float = Field(default=10.0, ge=0.05, le=3600.0)
+    history_hours: float = Field(default=24.0, ge=0.0, le=24.0 * 3660)
     drain_seconds: float = Field(default=5.0, ge=0.0, le=60.0)
     log: LogSettings = LogSettings()
 

@@ -31,7 +31,7 @@ class Lagging(Exception):
 
 
 class Subscription:
-    """One reader's queue. Iterating ends with `Lagging` when it overflowed."""
+    """One reader's queue. Reading ends with `Lagging` when it overflowed."""
 
     def __init__(self, limit: int) -> None:
         self._queue: deque[Committed] = deque()
@@ -53,16 +53,28 @@ class Subscription:
         self._ended = True
         self._wake.set()
 
-    async def __aiter__(self) -> AsyncIterator[Committed]:
-        while True:
-            while self._queue:
-                yield self._queue.popleft()
+    async def next(self, within: float | None = None) -> Committed | None:
+        """None: nothing came in so many seconds, or nothing will come any more (`ended`)."""
+        while not self._queue:
             if self._lagging:
                 raise Lagging
             if self._ended:
-                return
+                return None
             self._wake.clear()
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(within):
+                    await self._wake.wait()
+            except TimeoutError:
+                return None
+        return self._queue.popleft()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended and not self._queue
+
+    async def __aiter__(self) -> AsyncIterator[Committed]:
+        while (committed := await self.next()) is not None:
+            yield committed
 
 
 class Feed:
@@ -73,6 +85,7 @@ class Feed:
         self._ring: deque[Committed] = deque(maxlen=ring)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Committed], None]] = []
+        self.ended = False
 
     def publish(self, revision: int, changes: Sequence[Change]) -> None:
         """Call only with what is durable, in revision order."""
@@ -91,6 +104,8 @@ class Feed:
     def subscribe(self, limit: int = QUEUE) -> Iterator[Subscription]:
         """Watch first, catch up second: what comes after this line is in the queue."""
         subscription = Subscription(limit)
+        if self.ended:
+            subscription.end()
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -99,6 +114,7 @@ class Feed:
 
     def end(self) -> None:
         """Every subscription ends, so that no stream holds a shutdown up."""
+        self.ended = True
         for subscription in self._subscriptions:
             subscription.end()
 

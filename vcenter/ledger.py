@@ -9,6 +9,7 @@ from vcenter.core.command import Command
 from vcenter.core.table import Table
 from vcenter.feed import Feed
 from vcenter.loading import Loader
+from vcenter.past import Past
 from vcenter.records import Unreadable
 from vcenter.store.port import Store, StoreUnusable
 from vcenter.writer import Done, Writer
@@ -21,6 +22,7 @@ class Ledger:
         self.table = Table()
         self.feed = Feed(self.table)
         self.writer = Writer(self.feed, store, clock)
+        self.past = Past(store, self.table)
         self._store = store
 
     async def open(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from common import log
 from common.clock import Clock
 from common.codec.server import to_server
+from common.model.revision import generation
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import session_pb2
 from vserver.announcing import Announcing
@@ -112,6 +113,7 @@ class Agent:
         self.moves = Moves(means, self.outbox.outcome)
         self.keeper = Keeper(self.epochs, parts.state, clock)
         self._announcer = announcer
+        self._generation: int | None = None  # of the ledger that we spoke to last
 
     async def run(
         self, stopping: asyncio.Event | None = None, ready: Callable[[], None] = lambda: None
@@ -163,7 +165,7 @@ class Agent:
     def _wanted_changed(self, vm_id: str | None) -> None:
         """Of one VM, of the networks (""), or of everything (None)."""
         if vm_id is None:
-            self._announcer.reattached()
+            self._reattached()
             self.moves.consider_all()
             self.moves.repeat()
             self.monitor.wake.ring()
@@ -180,6 +182,16 @@ class Agent:
         if wanted is None or wanted.move is None or here is None:
             return False
         return here.state is VmState.INCOMING and has_taps(here)
+
+    def _reattached(self) -> None:
+        """Everything that is wanted has been told on a new stream. A ledger of another generation
+        has been restored from a backup since: it must hear everything again."""
+        now = generation(self.wanted.revision)
+        if now == self._generation:
+            self._announcer.reattached()
+        else:
+            self._announcer.assert_all()
+        self._generation = now
 
     def _guests_changed(self) -> None:
         self.executor.wake.ring()

@@ -82,6 +82,13 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
     ("watcher/w", "Directory/ListVms", {"tenant": "acme", "pageSize": 1}, None),
     ("watcher/w", "Directory/ListServers", {}, None),
     ("operator/a", "Directory/ListAlerts", {}, None),
+    (
+        "operator/a",
+        "Directory/WhereWas",
+        {"key": {"vmId": VM}, "at": "2100-01-01T00:00:00Z"},
+        None,
+    ),
+    ("operator/a", "Directory/VmHistory", {"vmId": VM, "limit": 1}, None),
     ("watcher/w", "Directory/Watch", {"tenant": "acme"}, None),
     ("operator/a", "Operations/List", {}, None),
     ("operator/a", "Operations/Get", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),

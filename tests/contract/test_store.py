@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from vcenter.store.memory import MemoryStore
-from vcenter.store.port import Batch, Compacted, Conflict, Entry, Put, Record, Store
+from vcenter.store.port import (
+    Batch,
+    Compacted,
+    Conflict,
+    Entry,
+    Put,
+    Record,
+    Store,
+    Version,
+)
 from vcenter.store.sqlite import SqliteStore
 
 KINDS: dict[str, Callable[[Path], Store]] = {
@@ -250,6 +259,51 @@ async def test_a_closed_store_refuses_work(store: Store) -> None:
     await store.close()
 
 
+async def test_what_was_can_be_asked_for(store: Store) -> None:
+    await store.append([put("a", b"1"), put("b", b"x"), put("a", b"2")], 10)
+    await store.append([put("a", None), Batch((Put("a", b"4"), Put("a", b"5")), {})], 20)
+    states = [await store.value_at("a", revision) for revision in range(6)]
+    assert states == [
+        None,
+        Record("a", b"1", 1),
+        Record("a", b"1", 1),
+        Record("a", b"2", 3),
+        None,
+        Record("a", b"5", 5),
+    ]
+    changes = [Version(5, b"5", 20), Version(4, None, 20), Version(3, b"2", 10)]
+    assert await store.versions("a", 3) == changes
+    assert await store.versions("none", 3) == []
+    assert [await store.revision_at(ms) for ms in (0, 9, 10, 15, 20, 99)] == [0, 0, 3, 3, 5, 5]
+    assert await store.mentions("a", b"2", 5) == {"a"}
+    assert await store.mentions("a", b"2", 2) == await store.mentions("a", b"x", 5) == set()
+
+
+async def test_compaction_keeps_what_was_when_history_begins(store: Store) -> None:
+    """Also of keys that changed long before it, whose only old value is about to be replaced."""
+    await store.append([put("old", b"o1"), put("gone", b"g1"), put("a", b"a1")], 10)
+    await store.append([put("a", b"a2")], 20)
+    assert await store.compact(15) == 3 and await store.since_ms() == 10
+    await store.append([put("old", b"o2"), put("gone", None, gone=2)], 30)
+    at = {key: [await store.value_at(key, r) for r in (3, 4, 6)] for key in ("old", "gone", "a")}
+    assert at == {
+        "old": [Record("old", b"o1", 1)] * 2 + [Record("old", b"o2", 5)],
+        "gone": [Record("gone", b"g1", 2)] * 2 + [None],
+        "a": [Record("a", b"a1", 3)] + [Record("a", b"a2", 4)] * 2,
+    }
+    assert await store.versions("gone", 9) == [Version(6, None, 30), Version(2, b"g1", 0)]
+    assert await store.mentions("gone", b"g1", 3) == {"gone"}
+    for question in (store.value_at("a", 2), store.revision_at(9)):
+        with pytest.raises(Compacted):
+            await question
+    assert await store.revision_at(10) == 3
+    assert await store.compact(40) == 6
+    assert [await store.value_at(key, 6) for key in ("old", "gone")] == [
+        Record("old", b"o2", 5),
+        None,
+    ]
+
+
 KEYS = st.sampled_from(["a", "b", "vm/1", "vm/2"])
 PUTS = st.lists(st.builds(Put, KEYS, st.none() | st.binary(max_size=4)), max_size=3)
 # Revisions stay small in a short run: small guesses hit the truth often enough.
@@ -308,6 +362,24 @@ class Against(RuleBasedStateMachine):
             return
         assert got == self.log[max(after, 0) :]
         assert not got or max(after, 0) >= self.compacted
+
+    @rule(key=KEYS, revision=st.integers(0, 20))
+    def was(self, key: str, revision: int) -> None:
+        try:
+            got = self.runner.run(self.store.value_at(key, revision))
+        except Compacted as gone:
+            assert gone.revision == self.compacted > revision
+            return
+        states = [
+            (e.revision, p.value) for e in self.log[:revision] for p in e.puts if p.key == key
+        ]
+        written, value = states[-1] if states else (0, None)
+        assert got == (None if value is None else Record(key, value, written))
+        newest = self.runner.run(self.store.versions(key, 3))
+        kept = {e.revision: p.value for e in self.log for p in e.puts if p.key == key}
+        began = [r for r, v in kept.items() if r <= self.compacted][-1:]
+        wanted = [r for r in kept if r > self.compacted or (r in began and kept[r] is not None)]
+        assert [(v.revision, v.value) for v in newest] == [(r, kept[r]) for r in wanted[::-1][:3]]
 
     @rule()
     def snapshot(self) -> None:

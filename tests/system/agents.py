@@ -23,6 +23,7 @@ from common.pb.vsignal.v1 import (
 from vcenter.app import VCenter
 from vcenter.config import Config
 from vcenter.store.memory import MemoryStore
+from vcenter.store.port import Store
 from vserver.app import Agent, Parts
 from vserver.config import AgentConfig
 from vserver.hypervisor.memory import MemoryFleet, MemoryHypervisor
@@ -111,12 +112,12 @@ class Host:
 class World:
     """One vCenter, its hosts, and an operator."""
 
-    def __init__(self, speed: CopySpeed) -> None:
+    def __init__(self, speed: CopySpeed, store: Store) -> None:
         self.clock = SystemClock()
         self.fleet = MemoryFleet(self.clock, speed)
         self.fabric = Fabric(self.clock)
         self.hosts: list[Host] = []
-        self._store = MemoryStore()
+        self._store = store
         self._serving = AsyncExitStack()
         self.target = "127.0.0.1:0"
 
@@ -195,9 +196,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(copy_seconds: float = 0.1) -> AsyncIterator[World]:
+async def world(copy_seconds: float = 0.1, store: Store | None = None) -> AsyncIterator[World]:
     """`copy_seconds`: how long the memory of a VM travels."""
-    made = World(CopySpeed(128 * 1024 * 1024 / copy_seconds))
+    made = World(CopySpeed(128 * 1024 * 1024 / copy_seconds), store or MemoryStore())
     await made.serve()
     try:
         await made.declare()

@@ -91,10 +91,68 @@ async def test_one_that_cannot_resume_is_told_so(lab: Lab) -> None:
     ahead = Watcher(lab, from_revision=lab.revision + 5)
     assert (await ahead.until("resync")).resync
     before = lab.revision
+    await lab.store.compact(2**60)
     await lab.restart()
     late = Watcher(lab, from_revision=before - 1)
-    assert (await late.until("resync")).revision == lab.revision
+    resync = await late.until("resync")
+    assert resync.revision == lab.revision and "not kept" in resync.resync
     assert late.kinds() == ["resync"]
+
+
+async def test_it_resumes_across_restarts_from_any_revision_that_is_kept(lab: Lab) -> None:
+    host = await lab.agent("host-1")
+    for number in range(1, 6):
+        await host.register(vm(number))
+    whole = Watcher(lab, from_revision=1)
+    await whole.until("bookmark")
+    last, heard = lab.revision, [(e.revision, e.WhichOneof("change")) for e in whole.events[:-1]]
+    await lab.restart()
+    for after in (1, 2, last - 3, last - 1, last):
+        again = Watcher(lab, from_revision=after)
+        await again.until("bookmark")
+        told = [(e.revision, e.WhichOneof("change")) for e in again.events if e.revision <= last]
+        assert told == [h for h in heard if h[0] > after]
+        before = lab.revision
+        await host.register(vm(after + 20))
+        event = await again.until("vm")
+        assert event.revision == before + 1 and event.vm.vm.vm_id == vm_id(after + 20)
+        again.stop()
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["", "compacted"])
+async def test_it_hears_after_a_restart_what_left_its_scope_meanwhile(
+    lab: Lab, compacted: bool
+) -> None:
+    """Also if the VM had entered it long before history begins. Others are none of its business."""
+    old, new = await lab.agent("host-1"), await lab.agent("host-2")
+    for number in (1, 2, 3):
+        await old.register(vm(number))
+    await new.register(vm(4))
+    seen = lab.revision
+    if compacted:
+        assert await lab.store.compact(2**60) == seen
+    new.truth[VM] = RUNNING
+    await new.register(vm(1))
+    await old.deregister(vm_id(2), 1)
+    await new.deregister(vm_id(4), 1)
+    await lab.restart()
+    watcher = Watcher(lab, from_revision=seen, server_id="host-1")
+    await watcher.until("bookmark")
+    assert [e.vm_gone for e in watcher.events if e.HasField("vm_gone")] == [VM, vm_id(2)]
+    assert not [e for e in watcher.events if e.HasField("vm")]
+    watcher.stop()
+
+
+async def test_one_that_hears_of_no_change_is_told_how_far_it_is() -> None:
+    async with running_lab(bookmark_seconds=0.05) as lab:
+        host = await lab.agent("host-1")
+        watcher = Watcher(lab, tenant="red")
+        await watcher.until("bookmark")
+        await host.register(vm(1))
+        while (await watcher.until("bookmark")).revision < lab.revision:
+            pass
+        assert set(watcher.kinds()) == {"bookmark"}
+        watcher.stop()
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: os.truncate(path, path.stat().st_size - 4096), "damaged"),
     "cut inside a page": (lambda path: os.truncate(path, path.stat().st_size - 100), "damaged"),
     "overwritten": (lambda path: overwrite(path, 4096 * 3, os.urandom(8192)), "damaged"),
-    "pages misplaced": (lambda path: swap_pages(path, 20, 21), r"damaged .* out of order"),
+    "pages misplaced": (lambda path: swap_pages(path, 9, 10), r"damaged .* out of order"),
     "no table": (lambda path: sql(path, "DROP TABLE log"), "no such table"),
     "newer": (lambda path: sql(path, f"PRAGMA user_version = {VERSION + 1}"), "newer vCenter"),
     "foreign": (lambda path: sql(path, "PRAGMA application_id = 1"), "another program"),

@@ -187,6 +187,19 @@ def advance(
     return Decision(tuple(changes), moved)
 
 
+def overtaken(operation: Operation, epoch: int, now_ms: int) -> Change:
+    """The VM has an owner of a later epoch: a restored ledger had forgotten how this move ended."""
+    text = f"the VM is at epoch {epoch} already: the ledger was restored from before that"
+    ended = replace(
+        operation,
+        phase=Phase.FAILED,
+        phases=(*operation.phases, PhaseTime(Phase.FAILED, now_ms)),
+        ended_ms=now_ms,
+        failure=Failure(Reason.STALE_EPOCH.name, text),
+    )
+    return _put(ended)
+
+
 def _ending(operation: Operation, phase: Phase) -> Phase:
     cancelled = operation.cancel_requested and phase is Phase.FAILED
     return Phase.CANCELLED if cancelled else phase

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from common.errors import Reason, Refusal
 from common.model.operation import HostedState
+from common.model.revision import generation
 from common.model.server import Liveness, Server, Severity
 from common.model.vm import Location, Vm, VmRecord, VmState
 from vcenter.core import keys
@@ -22,6 +23,7 @@ from vcenter.core.configuration import (
     refuse_if_not_enforceable,
     resolved,
 )
+from vcenter.core.movement import overtaken
 from vcenter.core.table import Change
 from vcenter.core.view import View
 
@@ -100,6 +102,8 @@ class Register:
 
     def _update(self, view: View, server: Server, record: VmRecord, now_ms: int) -> Decision:
         held = record.location
+        if self._outlives(server, record):
+            return self._adopt(view, server, record, now_ms)
         if 0 < self.epoch < held.epoch:
             raise self._stale(held.epoch)
         if held.state is VmState.LOST_NEEDS_FENCE:
@@ -117,6 +121,8 @@ class Register:
         self, view: View, server: Server, record: VmRecord, now_ms: int
     ) -> Decision:
         held = record.location
+        if self._outlives(server, record):
+            return self._adopt(view, server, record, now_ms)
         origin = view.must_server(held.server_id)
         move = view.move_of(record)
         by_move = move is not None and move.destination == self.server_id
@@ -154,6 +160,35 @@ class Register:
         reply = Reply(Outcome.ARRIVED, None, origin, record.location.epoch)
         vm = merged(self.vm, record.vm)
         return self._write(view, server, vm, epoch, reply, now_ms, record)
+
+    # ---- the ledger is older than what it once said ----
+
+    def _outlives(self, server: Server, record: VmRecord) -> bool:
+        """The entry is from a restored backup (nothing has changed it since, while the caller has
+        attached since), and the caller knows of a later owner: itself. In a ledger that was never
+        restored a higher epoch proves nothing, and both hosts are asked as ever."""
+        backed_up = record.revision > 0 and generation(record.revision) < generation(
+            server.revision
+        )
+        return backed_up and self.epoch > record.location.epoch
+
+    def _adopt(self, view: View, server: Server, record: VmRecord, now_ms: int) -> Decision:
+        """A host has an epoch only from a ledger that had made it the owner: what the backup has
+        forgotten is true, and whoever it takes for the owner gave the VM away. A move that it
+        remembers is over."""
+        if self.state is VmState.INCOMING:
+            return Decision(reply=Reply(Outcome.INCOMING, record))
+        elsewhere = record.location.server_id != self.server_id
+        origin = view.server(record.location.server_id) if elsewhere else None
+        outcome = Outcome.ARRIVED if elsewhere else Outcome.UPDATED
+        reply = Reply(outcome, None, origin, record.location.epoch if elsewhere else 0)
+        vm = merged(self.vm, record.vm)
+        decision = self._write(view, server, vm, self.epoch, reply, now_ms, record)
+        move = view.move_of(record)
+        if move is None or move.phase.final or decision.refusal is not None:
+            return decision
+        ended = overtaken(move, self.epoch, now_ms)
+        return replace(decision, changes=(*decision.changes, ended))
 
     # ---- writing it down ----
 

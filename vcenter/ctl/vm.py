@@ -9,6 +9,7 @@ from vcenter.ctl import watching
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.assign import assign
 from vcenter.ctl.commands import Group
+from vcenter.ctl.history import history
 from vcenter.ctl.keys import find_key
 from vcenter.ctl.move import move
 from vcenter.ctl.output import Column, many, one
@@ -28,7 +29,7 @@ def vm() -> None:
     """
 
 
-for _command in (where, move, assign):
+for _command in (where, history, move, assign):
     vm.add_command(_command)
 COLUMNS: list[Column[Record]] = [
     Column("VM", lambda r: r.vm.vm_id),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from common.pb.vsignal.v1 import signaling_pb2
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Command
 from vcenter.ctl.failure import Exit, Failure
+from vcenter.ctl.history import Moment, show_where_was
 from vcenter.ctl.keys import find_key
 from vcenter.ctl.output import Column, many
 from vcenter.ctl.words import age, moment, or_none, short, word
@@ -38,16 +41,21 @@ PLACES: list[Column[Result]] = [
 
 @click.command(cls=Command)
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@click.option("--at", type=Moment(), help="Then, not now: 14:03, 2026-03-01T14:03, or 90m ago.")
 @command_with_app
-def where(app: App, keys: tuple[str, ...]) -> None:
-    """Says which vServer holds each VM. With -o name: only the vServers.
+def where(app: App, keys: tuple[str, ...], at: datetime | None) -> None:
+    """Says which vServer holds each VM, or held it. With -o name: only the vServers.
 
     \b
     Examples:
       vctl vm where web-1
       vctl vm where 5001/10.1.0.5 5001/52:54:00:00:00:01
+      vctl vm where 5001/10.1.0.5 --at 14:03
       vctl server show "$(vctl vm where web-1 -o name)"
     """
+    if at is not None:
+        show_where_was(app, keys, at)
+        return
     wanted = [find_key(app.client, key) for key in keys]
     request = signaling_pb2.LookupRequest(keys=wanted)
     results = app.client.call(app.client.directory.Lookup, request).results

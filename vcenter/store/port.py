@@ -50,6 +50,16 @@ class Record:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a key became at a revision; `value` None: it was deleted. `at_ms` 0: the revision is
+    older than the history that is kept."""
+
+    revision: int
+    value: bytes | None
+    at_ms: int
+
+
 class Conflict(Exception):
     """A key was not at the expected revision. Nothing of that batch was written."""
 
@@ -99,6 +109,32 @@ class Store(Protocol):
         ...
 
     async def compact(self, before_ms: int) -> int:
-        """Drop history older than this wall time; current values stay. Returns the revision
-        after which history starts."""
+        """Drop history older than this wall time; current values stay, and so does what every key
+        was at the revision that is returned, after which history starts."""
+        ...
+
+    # ---- what was; all of it raises `Compacted` for what is not kept any more ----
+
+    async def since_ms(self) -> int:
+        """The wall time from which on history is whole; 0: nothing was ever dropped."""
+        ...
+
+    async def revision_at(self, at_ms: int) -> int:
+        """The last revision of that time or before."""
+        ...
+
+    async def value_at(self, key: str, revision: int) -> Record | None:
+        """The key as it was at the revision; None: it did not exist."""
+        ...
+
+    async def versions(self, key: str, limit: int) -> list[Version]:
+        """The newest `limit` states of the key, the newest first. The oldest that can be had is
+        the state in which history begins."""
+        ...
+
+    async def mentions(self, prefix: str, text: bytes, until: int) -> set[str]:
+        """Keys with this prefix that, at the revision or at some time before, had a value with
+        this text in it. Of those that were not touched since history began only such are named
+        whose old value had to be put aside; the caller knows their present. Reads all that is
+        kept, so it is for questions that people ask, not for machines."""
         ...

@@ -25,6 +25,7 @@ class Parts:
     answers: Answers
     clock: Clock
     trusted: tuple[TrustedNetwork, ...]
+    bookmark_seconds: float = 10.0
 
 
 class Servicer:

@@ -17,7 +17,7 @@ from common.pb.vsignal.v1 import directory_pb2 as pb
 from common.pb.vsignal.v1 import directory_pb2_grpc, signaling_pb2, types_pb2
 from vcenter.core import indexes
 from vcenter.core.placement import committed, least_loaded, share
-from vcenter.wire import lookup, watch
+from vcenter.wire import lookup, past, watch
 from vcenter.wire.caller import Caller
 from vcenter.wire.context import Servicer
 from vcenter.wire.guard import streaming, unary
@@ -155,7 +155,15 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
             alerts=[to_alert(a) for a in newest], revision=self.table.revision
         )
 
+    @unary
+    async def WhereWas(self, request: pb.WhereWasRequest, caller: Caller) -> pb.WhereWasResponse:
+        return await past.where_was(self.ledger.past, request, self.parts.clock.now_ms())
+
+    @unary
+    async def VmHistory(self, request: pb.VmHistoryRequest, caller: Caller) -> pb.VmHistoryResponse:
+        return await past.vm_history(self.ledger.past, request, self.table.revision)
+
     @streaming
     async def Watch(self, request: pb.WatchRequest, caller: Caller) -> AsyncIterator[pb.WatchEvent]:
-        async for event in watch.serve(self.ledger, request):
+        async for event in watch.serve(self.ledger, request, self.parts.bookmark_seconds):
             yield event

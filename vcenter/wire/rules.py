@@ -22,6 +22,8 @@ RULES: dict[str, frozenset[Role]] = {
     "Directory/ListVms": frozenset({O, W}),
     "Directory/ListServers": frozenset({O, W}),
     "Directory/ListAlerts": frozenset({O}),
+    "Directory/WhereWas": frozenset({O}),
+    "Directory/VmHistory": frozenset({O}),
     "Directory/Watch": frozenset({O, W}),
     "Operations/Get": frozenset({O}),
     "Operations/List": frozenset({O}),

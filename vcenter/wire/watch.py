@@ -1,23 +1,33 @@
 """The watch: a snapshot and then every change, or the changes after a revision; ordered, gap-free,
-or told to resynchronize (I4). Watch first, catch up second, filter by revision."""
+or told to resynchronize (I4).
+
+A reader is at a position. What the feed remembers of what comes after it is read from there; what
+it does not, from the store's log, for as long as that is kept: after a restart of the vCenter, or
+when the reader is slow. Watch first, catch up second, filter by revision.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
-from common.codec.operation import to_operation
-from common.codec.server import to_alert, to_server
-from common.codec.vm import to_record
 from common.model.operation import Operation
 from common.model.server import Alert, Server
 from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2 as pb
 from vcenter.core import indexes
-from vcenter.core.keys import Ledgered
 from vcenter.core.table import Applied
-from vcenter.core.wanted import hosts_of
-from vcenter.feed import Committed, Lagging
+from vcenter.feed import Committed, Lagging, Subscription
 from vcenter.ledger import Ledger
+from vcenter.past import Past
+from vcenter.store.port import Compacted
+from vcenter.wire.scope import Scope
+
+BOOKMARK_S = 10.0
+BOOKMARK_REVISIONS = (
+    1_000  # at most so many are read again by a reader that was cut while catching up
+)
+_KNOWN = 20_000  # VMs that a reader who catches up remembers to be outside of its scope, or inside
 
 _SNAPSHOT = (
     (Server, indexes.SERVERS),
@@ -27,99 +37,122 @@ _SNAPSHOT = (
 )
 
 
-async def serve(ledger: Ledger, request: pb.WatchRequest) -> AsyncIterator[pb.WatchEvent]:
-    watcher = _Watcher(ledger, request)
-    with ledger.feed.subscribe() as subscription:
-        revision = ledger.table.revision
-        missed: list[Committed] | None = []
-        if request.from_revision:
-            missed = ledger.feed.since(request.from_revision)
-        if missed is None:
-            text = f"changes after {request.from_revision} are not kept any more"
-            yield pb.WatchEvent(revision=revision, resync=text)
-            return
-        events = watcher.changes(missed) if request.from_revision else watcher.snapshot(revision)
-        for event in list(events):
+async def serve(
+    ledger: Ledger, request: pb.WatchRequest, every: float = BOOKMARK_S
+) -> AsyncIterator[pb.WatchEvent]:
+    """`every`: seconds between bookmarks."""
+    watcher = _Watcher(ledger, request, every)
+    try:
+        async for event in watcher.events():
             yield event
-        yield pb.WatchEvent(revision=revision, bookmark=True)
-        try:
-            async for committed in subscription:
-                for event in watcher.changes([committed]):
-                    yield event
-        except Lagging:
-            text = "this reader was too slow"
-            yield pb.WatchEvent(revision=ledger.table.revision, resync=text)
+    except Compacted:
+        text = f"changes after {watcher.position} are not kept any more"
+        yield pb.WatchEvent(revision=ledger.table.revision, resync=text)
 
 
 class _Watcher:
-    def __init__(self, ledger: Ledger, request: pb.WatchRequest) -> None:
-        self._ledger = ledger
-        self._request = request
-        self._scope = request.WhichOneof("scope")
+    def __init__(self, ledger: Ledger, request: pb.WatchRequest, every: float) -> None:
+        self._feed = ledger.feed
+        self._table = ledger.table
+        self._past: Past = ledger.past
+        self._scope = Scope(ledger.table, request)
+        self._every = every
+        self.position = request.from_revision  # everything up to here has been sent
+        self._marked: int | None = None  # the last bookmark
 
-    def snapshot(self, revision: int) -> Iterator[pb.WatchEvent]:
+    async def events(self) -> AsyncIterator[pb.WatchEvent]:
+        if self.position > self._table.revision:
+            raise Compacted(self._table.revision)  # of a history that is not this ledger's
+        if not self.position:
+            self.position = self._table.revision
+            for event in list(self._snapshot()):
+                yield event
+            yield self._bookmark()  # the snapshot ends here, before any change
+        while not self._feed.ended:
+            if self._feed.since(self.position) is None:
+                async for event in self._catch_up():
+                    yield event
+                continue
+            with self._feed.subscribe() as subscription:
+                try:
+                    async for event in self._live(subscription):
+                        yield event
+                except Lagging:
+                    continue  # what it missed is in the log
+
+    async def _live(self, subscription: Subscription) -> AsyncIterator[pb.WatchEvent]:
+        for committed in self._feed.since(self.position) or ():
+            for event in self._changes(committed):
+                yield event
+        if self._marked != self.position:
+            yield self._bookmark()
+        now = asyncio.get_running_loop().time
+        due = now() + self._every
+        while not subscription.ended:
+            committed_now = await subscription.next(max(due - now(), 0.0))
+            if committed_now is not None and committed_now.revision > self.position:
+                for event in self._changes(committed_now):
+                    yield event
+            if now() >= due:
+                yield self._bookmark()
+                due = now() + self._every
+
+    async def _catch_up(self) -> AsyncIterator[pb.WatchEvent]:
+        """From the log, up to what is visible now."""
+        known: dict[str, bool] = {}
+        marked = self.position
+        async for entry in self._past.entries(self.position):
+            for key, record in entry.changes:
+                event = None
+                if record is not None and self._scope.concerns(record):
+                    event = self._scope.event(entry.revision, record)
+                elif key.startswith("vm/") and await self._was_inside(known, key, entry.revision):
+                    event = _gone(entry.revision, key.removeprefix("vm/"))
+                known[key] = event is not None and event.HasField("vm")
+                if event is not None:
+                    yield event
+            self.position = entry.revision
+            if len(known) > _KNOWN:
+                known.clear()
+            if self.position >= marked + BOOKMARK_REVISIONS:
+                marked = self.position
+                yield self._bookmark()
+
+    async def _was_inside(self, known: dict[str, bool], key: str, revision: int) -> bool:
+        """Whether the reader takes the VM to be in its scope: then it must hear that it left."""
+        if key in known:
+            return known[key]
+        before = await self._past.record(key, revision - 1)
+        return before is not None and self._scope.concerns(before)
+
+    def _snapshot(self) -> Iterator[pb.WatchEvent]:
         for kind, tag in _SNAPSHOT:
-            for record in self._ledger.table.all(kind, tag):
-                if self._concerns(record):
-                    event = self._event(revision, record)
+            for record in self._table.all(kind, tag):
+                if self._scope.concerns(record):
+                    event = self._scope.event(self.position, record)
                     event.snapshot = True
                     yield event
 
-    def changes(self, batches: list[Committed]) -> Iterator[pb.WatchEvent]:
-        for committed in batches:
-            for change in committed.changes:
-                event = self._change(committed.revision, change)
-                if event is not None:
-                    yield event
+    def _changes(self, committed: Committed) -> Iterator[pb.WatchEvent]:
+        for change in committed.changes:
+            event = self._change(committed.revision, change)
+            if event is not None:
+                yield event
+        self.position = committed.revision
 
     def _change(self, revision: int, change: Applied) -> pb.WatchEvent | None:
         """A VM that leaves the scope is gone, as far as this watcher is concerned."""
-        if change.after is not None and self._concerns(change.after):
-            return self._event(revision, change.after)
+        if change.after is not None and self._scope.concerns(change.after):
+            return self._scope.event(revision, change.after)
         before = change.before
-        if isinstance(before, VmRecord) and self._concerns(before):
-            return pb.WatchEvent(revision=revision, vm_gone=before.vm.vm_id)
+        if isinstance(before, VmRecord) and self._scope.concerns(before):
+            return _gone(revision, before.vm.vm_id)
         return None
 
-    def _event(self, revision: int, record: Ledgered) -> pb.WatchEvent:
-        event = pb.WatchEvent(revision=revision)
-        if isinstance(record, VmRecord):
-            profile = self._ledger.table.profile_of(record.vm)
-            event.vm.CopyFrom(to_record(record, profile.digest()))
-        elif isinstance(record, Server):
-            event.server.CopyFrom(to_server(record))
-        elif isinstance(record, Operation):
-            event.operation.CopyFrom(to_operation(record))
-        elif isinstance(record, Alert):
-            event.alert.CopyFrom(to_alert(record))
-        return event
+    def _bookmark(self) -> pb.WatchEvent:
+        self._marked = self.position
+        return pb.WatchEvent(revision=self.position, bookmark=True)
 
-    def _concerns(self, record: Ledgered) -> bool:
-        """Whether the record is of a watched kind and inside the scope."""
-        if isinstance(record, VmRecord):
-            return self._scope is None or self._vm_in_scope(record)
-        if isinstance(record, Server):
-            return self._scope is None or self._request.server_id == record.server_id
-        if isinstance(record, Operation | Alert):
-            return self._scope is None or self._about(record)
-        return False
 
-    def _vm_in_scope(self, record: VmRecord) -> bool:
-        request, vm = self._request, record.vm
-        if self._scope == "network":
-            return request.network in {i.network for i in vm.interfaces}
-        if self._scope == "tenant":
-            return request.tenant == vm.tenant
-        if self._scope == "server_id":
-            return request.server_id in hosts_of(self._ledger.table, record)
-        return request.vm_id == vm.vm_id
-
-    def _about(self, record: Operation | Alert) -> bool:
-        request = self._request
-        if self._scope == "vm_id":
-            return request.vm_id == record.vm_id
-        if self._scope != "server_id":
-            return False
-        if isinstance(record, Operation):
-            return request.server_id in (record.source, record.destination)
-        return request.server_id == record.server_id
+def _gone(revision: int, vm_id: str) -> pb.WatchEvent:
+    return pb.WatchEvent(revision=revision, vm_gone=vm_id)

@@ -66,6 +66,7 @@ class Announcer:
     _said: dict[str, _Said] = field(default_factory=dict)
     _missing_since: dict[str, float] = field(default_factory=dict)
     _in_flight: set[str] = field(default_factory=set)
+    _asserting: dict[str, int] = field(default_factory=dict)
 
     # ---- what to say ----
 
@@ -133,12 +134,15 @@ class Announcer:
         last = self._said.get(vm_id)
         if last is not None and last.parted:
             return 0
-        return max(known.epoch if known is not None else 0, self.epochs.held(vm_id))
+        held = max(self.epochs.held(vm_id), self._asserting.get(vm_id, 0))
+        return max(known.epoch if known is not None else 0, held)
 
     def _forget(self, wanted: Wanted, hosted: Mapping[str, HostedVm]) -> None:
         """Words about VMs that neither side knows any more, and epochs of those that left."""
         for vm_id in self._said.keys() - hosted.keys() - wanted.vms.keys():
             del self._said[vm_id]
+        for vm_id in self._asserting.keys() - hosted.keys() - wanted.vms.keys():
+            del self._asserting[vm_id]
         stay = {vm_id for vm_id, vm in hosted.items() if vm.state in _STAYS}
         stay |= {vm_id for vm_id, vm in wanted.vms.items() if vm.owned}
         self.epochs.release(self.epochs.holding() - stay)
@@ -150,6 +154,7 @@ class Announcer:
 
     def accepted(self, message: Message, now: float) -> None:
         self._in_flight.discard(message.vm_id)
+        self._asserting.pop(message.vm_id, None)
         before = self._said.get(message.vm_id, _Said())
         if isinstance(message, Register):
             delay = _longer(before.delay) if before.disowned else 0.0
@@ -162,6 +167,8 @@ class Announcer:
         """Said again later, unless it is a leftover of a VM that the ledger places elsewhere."""
         said = self._not_accepted(message, now)
         said.problem = f"{reason.name}: {text}"
+        if reason in _ELSEWHERE:
+            self._asserting.pop(message.vm_id, None)
         if said.state is VmState.SHUT_OFF and reason in _ELSEWHERE:
             said.again_at = None
 
@@ -190,6 +197,12 @@ class Announcer:
         for said in self._said.values():
             if said.again_at is not None:
                 said.again_at, said.delay = 0.0, 0.0
+
+    def assert_all(self) -> None:
+        """The ledger is not the one that we spoke to before (a restored backup): everything is said
+        again, with the epochs at which we own what is here, whatever it thinks of them."""
+        self._said.clear()
+        self._asserting = dict(self.epochs.known().held)
 
     def problem(self, vm_id: str) -> str:
         """Why the last registration was refused; "" if it was not."""

@@ -65,7 +65,7 @@ def prepare(path: Path) -> None:
     with explained(path):
         if not path.exists():
             _create(path)
-        _check_header(path)
+        check_header(path)
         _check_content(path)
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("PRAGMA journal_mode = WAL")
@@ -98,6 +98,11 @@ def damaged(path: Path, what: str) -> StoreUnusable:
 
 def _create(path: Path) -> None:
     """A new database appears whole or not at all: it is built aside, then linked into place."""
+    if beside(path, ".restoring").exists():
+        raise StoreUnusable(
+            f"a restore of {path} was interrupted: run `vcenter db restore` again; what was there"
+            " before is kept beside it"
+        )
     if beside(path, "-wal").exists():
         raise damaged(path, "the file is missing but its -wal is there")
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".new-")  # mode 0600
@@ -107,14 +112,14 @@ def _create(path: Path) -> None:
             db.execute("PRAGMA journal_mode = WAL")
         os.fsync(fd)
         os.link(name, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         os.close(fd)
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(name + suffix).unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -122,7 +127,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Read what the file says it is, from its bytes: SQLite would touch what it opens."""
     with path.open("rb") as file:
         head = file.read(_HEADER)
@@ -157,12 +162,19 @@ def _is_hot(path: Path) -> bool:
 
 
 def _check_content(path: Path) -> None:
+    with untouched(path) as db:
+        _quick_check(path, db)
+
+
+@contextmanager
+def untouched(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads, and leaves the folder as it was. Hold the lock."""
     hot, shm = _is_hot(path), beside(path, "-shm")
     keep_shm = shm.exists()
     options = "mode=ro" if hot else "mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(uri(path, options), uri=True)) as db:
-            _quick_check(path, db)
+        with closing(sqlite3.connect(uri(path, options), uri=True, isolation_level=None)) as db:
+            yield db
     finally:
         if hot and not keep_shm:
             shm.unlink(missing_ok=True)

@@ -35,6 +35,13 @@ class Plan:
     def deletes(self) -> list[tuple[str]]:
         return [(key,) for key, (value, _) in self.final.items() if value is None]
 
+    def old(self, held: Mapping[str, int], expected: Sequence[str], compacted: int) -> list[str]:
+        """Of which keys the stored value may be from before history begins."""
+        if not compacted:
+            return []
+        known = set(expected)
+        return [k for k in self.final if k not in known or 0 < held.get(k, 0) <= compacted]
+
 
 def expected_keys(batches: Iterable[Batch]) -> list[str]:
     return sorted({key for batch in batches for key in batch.expected})

@@ -3,6 +3,10 @@
 `current` answers "what is", `log` "what happened". A log row's `position` is its revision and its
 place in the batch, in one integer: so the log is one tree that only ever grows at its end, and a
 range of revisions is a range of rows.
+
+`base` is where history begins: the value at revision `compacted` of every key that has changed
+since. What has not changed since is in `current`. Together they say what was at any kept revision,
+without a second copy of everything.
 """
 
 from __future__ import annotations
@@ -27,6 +31,13 @@ STEPS: Sequence[Sequence[str]] = (
         "CREATE TABLE history (compacted INTEGER NOT NULL)",
         "INSERT INTO history VALUES (0)",
     ),
+    (
+        "CREATE INDEX log_by_key ON log (key, position) WHERE key IS NOT NULL",
+        "CREATE TABLE base (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL,"
+        " revision INTEGER NOT NULL)",
+        # From when on history is whole: the wall time of revision `compacted`.
+        "ALTER TABLE history ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 VERSION = len(STEPS)
 
@@ -43,12 +54,26 @@ PUT = (  # not REPLACE, which would move the row and write its index entry again
     " DO UPDATE SET value = excluded.value, revision = excluded.revision"
 )
 DELETE = "DELETE FROM current WHERE key = ?"
-FIRST_KEPT = (
-    "SELECT position FROM log WHERE position >= ? AND position < ? AND at_ms >= ?"
-    " ORDER BY position LIMIT 1"
+# A slice is a number of rows, not of revisions: those may have gaps (a restored ledger's do).
+FIRST = "SELECT position FROM log ORDER BY position LIMIT 1"
+SLICE_END = "SELECT position FROM log ORDER BY position LIMIT 1 OFFSET ?"
+FIRST_KEPT = "SELECT position FROM log WHERE position < ? AND at_ms >= ? ORDER BY position LIMIT 1"
+LAST_DROPPED = "SELECT at_ms FROM log WHERE position < ? ORDER BY position DESC LIMIT 1"
+# What the dropped rows of a key came to: gone, still current, or changed since and put aside.
+FORGET_BASE = "DELETE FROM base WHERE key IN (SELECT key FROM log NOT INDEXED WHERE position < ?)"
+KEEP_BASE = (
+    "INSERT INTO base SELECT key, value, revision FROM (SELECT key, value,"
+    f" max(position) >> {PART_BITS} AS revision FROM log NOT INDEXED"
+    " WHERE position < ? AND key IS NOT NULL GROUP BY key) AS last WHERE value IS NOT NULL AND NOT"
+    " EXISTS (SELECT 1 FROM current WHERE key = last.key AND revision = last.revision)"
 )
 DROP = "DELETE FROM log WHERE position < ?"
-SET_COMPACTED = "UPDATE history SET compacted = ?"
+SET_COMPACTED = "UPDATE history SET compacted = ?, since_ms = ?"
+# Before a value from before history is written over.
+PUT_ASIDE = (
+    "INSERT OR IGNORE INTO base SELECT key, value, revision FROM current"
+    " WHERE key = ? AND revision <= (SELECT compacted FROM history)"
+)
 
 WRITER_SETTINGS = (
     "PRAGMA synchronous = FULL",

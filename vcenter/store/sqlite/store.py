@@ -12,8 +12,18 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from vcenter.store.port import Batch, Compacted, Conflict, Entry, Put, Record, StoreUnusable
+from vcenter.store.port import (
+    Batch,
+    Compacted,
+    Conflict,
+    Entry,
+    Put,
+    Record,
+    StoreUnusable,
+    Version,
+)
 from vcenter.store.sqlite import file, schema
+from vcenter.store.sqlite.history import History
 from vcenter.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -26,6 +36,7 @@ _PAGE_REVISIONS = 512
 class _Opened:
     writer: Writer
     reader: aiosqlite.Connection
+    history: History
     resources: AsyncExitStack
 
 
@@ -50,7 +61,9 @@ class SqliteStore:
             await _run(writer, schema.WRITER_SETTINGS)
             reader = await stack.enter_async_context(_connect(self._path))
             await _run(reader, schema.READER_SETTINGS)
-            opened = _Opened(Writer(writer), reader, stack)
+            past = await stack.enter_async_context(_connect(self._path))
+            await _run(past, schema.READER_SETTINGS)
+            opened = _Opened(Writer(writer), reader, History(past), stack)
             with file.explained(self._path):
                 await opened.writer.refresh()
             opened.resources = stack.pop_all()
@@ -100,6 +113,21 @@ class SqliteStore:
         while more:
             compacted, more = await self._carry_through(self._use().writer.compact(before_ms))
         return compacted
+
+    async def since_ms(self) -> int:
+        return (await self._use().history.begins())[1]
+
+    async def revision_at(self, at_ms: int) -> int:
+        return await self._use().history.revision_at(at_ms, self._use().writer.revision)
+
+    async def value_at(self, key: str, revision: int) -> Record | None:
+        return await self._use().history.value_at(key, revision)
+
+    async def versions(self, key: str, limit: int) -> list[Version]:
+        return await self._use().history.versions(key, limit)
+
+    async def mentions(self, prefix: str, text: bytes, until: int) -> set[str]:
+        return await self._use().history.mentions(prefix, text, until)
 
     async def _page(self, after: int, until: int) -> list[Entry]:
         bounds = (schema.start_of(after + 1), schema.start_of(until + 1))

@@ -14,7 +14,7 @@ from vcenter.store.port import Batch, Conflict, WriteFailed
 from vcenter.store.sqlite import schema
 from vcenter.store.sqlite.group import Plan, expected_keys, plan
 
-_SLICE_REVISIONS = 4096
+_SLICE_ROWS = 256  # a few milliseconds, which is what a write may have to wait
 _KEYS_PER_SELECT = (1, 16, 128, 1024)  # few sizes, so that the statements stay prepared
 
 
@@ -25,16 +25,20 @@ class Writer:
         self._connection = connection
         self._lock = asyncio.Lock()
         self.revision = 0
+        self._compacted = 0
 
     async def refresh(self) -> None:
         ((last,),) = await self._connection.execute_fetchall(schema.LAST)
         self.revision = last
+        self._compacted = await self._number(schema.COMPACTED)
 
     async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
         async with self._transaction():
-            held = await self._held(expected_keys(batches))
+            expected = expected_keys(batches)
+            held = await self._held(expected)
             group = plan(batches, held, self.revision, at_ms)
             if group.log:
+                await self._put_aside(group.old(held, expected, self._compacted))
                 await self._write(group)
         self.revision = group.revision
         return group.results
@@ -44,17 +48,34 @@ class Writer:
         slice may follow. History stays contiguous: even if the wall clock was once set back, it
         starts at the first revision that is young enough."""
         async with self._transaction():
-            compacted = await self._number(schema.COMPACTED)
-            end = min(compacted + _SLICE_REVISIONS, self.revision)
-            bounds = (schema.start_of(compacted + 1), schema.start_of(end + 1))
-            kept = await self._number(schema.FIRST_KEPT, (*bounds, before_ms))
-            cut = schema.revision_of(kept) - 1 if kept else end
-            if cut > compacted:
-                await self._both(
-                    self._connection.execute(schema.DROP, (schema.start_of(cut + 1),)),
-                    self._connection.execute(schema.SET_COMPACTED, (cut,)),
-                )
-        return cut, not kept and end < self.revision
+            end = await self._slice_end()
+            kept = await self._number(schema.FIRST_KEPT, (end, before_ms))
+            until = schema.start_of(schema.revision_of(kept)) if kept else end
+            dropped = await self._number(schema.LAST_DROPPED, (until,), none=-1)
+            if dropped >= 0:
+                self._compacted = schema.revision_of(until) - 1
+                await self._drop(until, dropped)
+        return self._compacted, not kept and schema.revision_of(end) <= self.revision
+
+    async def _slice_end(self) -> int:
+        """Some rows further, but always at least one whole revision."""
+        first = await self._number(schema.FIRST, none=schema.start_of(self.revision))
+        last = await self._number(schema.SLICE_END, (_SLICE_ROWS,))
+        revision = schema.revision_of(last) if last else self.revision + 1
+        return schema.start_of(max(revision, schema.revision_of(first) + 1))
+
+    async def _drop(self, until: int, at_ms: int) -> None:
+        await self._both(
+            self._connection.execute(schema.FORGET_BASE, (until,)),
+            self._connection.execute(schema.KEEP_BASE, (until,)),
+            self._connection.execute(schema.DROP, (until,)),
+            self._connection.execute(schema.SET_COMPACTED, (self._compacted, at_ms)),
+        )
+
+    async def _put_aside(self, keys: Sequence[str]) -> None:
+        """Old values that this group writes over, of keys that history has not seen change."""
+        if keys:
+            await self._connection.executemany(schema.PUT_ASIDE, [(key,) for key in keys])
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
@@ -109,9 +130,9 @@ class Writer:
             start += size
         return held
 
-    async def _number(self, statement: str, parameters: Sequence[int] = ()) -> int:
+    async def _number(self, statement: str, parameters: Sequence[int] = (), none: int = 0) -> int:
         rows = list(await self._connection.execute_fetchall(statement, parameters))
-        return int(rows[0][0]) if rows else 0
+        return int(rows[0][0]) if rows else none
 
 
 def _finished(work: Any) -> Coroutine[Any, Any, Any]:

@@ -6,6 +6,7 @@ Reading the ledger: for data planes (an NVE, a top-of-rack switch), for operator
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from common.pb.vsignal.v1 import operations_pb2 as _operations_pb2
@@ -335,7 +336,10 @@ Global___ListAlertsResponse: _TypeAlias = ListAlertsResponse  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):
-    """A snapshot and then every change; or, with from_revision, only the changes after it."""
+    """A snapshot and then every change; or, with from_revision, only the changes after it, for as long
+    as history is kept (also across restarts of the vCenter). Several changes may share a revision:
+    whoever was cut off resumes from the last bookmark, or from one before the last change.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,3 +423,150 @@ class WatchEvent(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
 Global___WatchEvent: _TypeAlias = WatchEvent  # noqa: Y015
+
+@_typing.final
+class WhereWasRequest(_message.Message):
+    """Who had this identity at a moment, and where it was then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> _types_pb2.VmKey: ...
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """one to come is now"""
+
+    def __init__(
+        self,
+        *,
+        key: _types_pb2.VmKey | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhereWasRequest: _TypeAlias = WhereWasRequest  # noqa: Y015
+
+@_typing.final
+class WhereWasResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    found: _builtins.bool
+    """false: nobody had it; the rest is still filled in"""
+    revision: _builtins.int
+    """the ledger's, at that moment"""
+    @_builtins.property
+    def record(self) -> _types_pb2.VmRecord:
+        """as it was, without profile_hash"""
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """the moment that is answered for"""
+
+    def __init__(
+        self,
+        *,
+        found: _builtins.bool = ...,
+        record: _types_pb2.VmRecord | None = ...,
+        revision: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "found", b"found", "record", b"record", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhereWasResponse: _TypeAlias = WhereWasResponse  # noqa: Y015
+
+@_typing.final
+class VmHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    limit: _builtins.int
+    """1..1000; 0 = 100"""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmHistoryRequest: _TypeAlias = VmHistoryRequest  # noqa: Y015
+
+@_typing.final
+class VmHistoryEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def record(self) -> _types_pb2.VmRecord:
+        """0..1; none: it was deregistered"""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        record: _types_pb2.VmRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "record", b"record", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmHistoryEntry: _TypeAlias = VmHistoryEntry  # noqa: Y015
+
+@_typing.final
+class VmHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    KEPT_SINCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___VmHistoryEntry]:
+        """the newest first"""
+
+    @_builtins.property
+    def kept_since(self) -> _timestamp_pb2.Timestamp:
+        """0..1; what was before that is not known any more"""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___VmHistoryEntry] | None = ...,
+        kept_since: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kept_since", b"kept_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "kept_since", b"kept_since", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmHistoryResponse: _TypeAlias = VmHistoryResponse  # noqa: Y015

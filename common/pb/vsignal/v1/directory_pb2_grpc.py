@@ -65,6 +65,16 @@ class DirectoryStub:
                 request_serializer=vsignal_dot_v1_dot_directory__pb2.ListAlertsRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_directory__pb2.ListAlertsResponse.FromString,
                 _registered_method=True)
+        self.WhereWas = channel.unary_unary(
+                '/vsignal.v1.Directory/WhereWas',
+                request_serializer=vsignal_dot_v1_dot_directory__pb2.WhereWasRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_directory__pb2.WhereWasResponse.FromString,
+                _registered_method=True)
+        self.VmHistory = channel.unary_unary(
+                '/vsignal.v1.Directory/VmHistory',
+                request_serializer=vsignal_dot_v1_dot_directory__pb2.VmHistoryRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_directory__pb2.VmHistoryResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/vsignal.v1.Directory/Watch',
                 request_serializer=vsignal_dot_v1_dot_directory__pb2.WatchRequest.SerializeToString,
@@ -111,6 +121,18 @@ class DirectoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhereWas(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VmHistory(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -149,6 +171,16 @@ def add_DirectoryServicer_to_server(servicer, server):
                     servicer.ListAlerts,
                     request_deserializer=vsignal_dot_v1_dot_directory__pb2.ListAlertsRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_directory__pb2.ListAlertsResponse.SerializeToString,
+            ),
+            'WhereWas': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhereWas,
+                    request_deserializer=vsignal_dot_v1_dot_directory__pb2.WhereWasRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_directory__pb2.WhereWasResponse.SerializeToString,
+            ),
+            'VmHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.VmHistory,
+                    request_deserializer=vsignal_dot_v1_dot_directory__pb2.VmHistoryRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_directory__pb2.VmHistoryResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -318,6 +350,60 @@ class Directory:
             '/vsignal.v1.Directory/ListAlerts',
             vsignal_dot_v1_dot_directory__pb2.ListAlertsRequest.SerializeToString,
             vsignal_dot_v1_dot_directory__pb2.ListAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhereWas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Directory/WhereWas',
+            vsignal_dot_v1_dot_directory__pb2.WhereWasRequest.SerializeToString,
+            vsignal_dot_v1_dot_directory__pb2.WhereWasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VmHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Directory/VmHistory',
+            vsignal_dot_v1_dot_directory__pb2.VmHistoryRequest.SerializeToString,
+            vsignal_dot_v1_dot_directory__pb2.VmHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class DirectoryStub:
     ListVms: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListVmsRequest, _directory_pb2.ListVmsResponse]
     ListServers: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListServersRequest, _directory_pb2.ListServersResponse]
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListAlertsRequest, _directory_pb2.ListAlertsResponse]
+    WhereWas: _grpc.UnaryUnaryMultiCallable[_directory_pb2.WhereWasRequest, _directory_pb2.WhereWasResponse]
+    VmHistory: _grpc.UnaryUnaryMultiCallable[_directory_pb2.VmHistoryRequest, _directory_pb2.VmHistoryResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_directory_pb2.WatchRequest, _directory_pb2.WatchEvent]
 
 @_typing.type_check_only
@@ -49,6 +51,8 @@ class DirectoryAsyncStub(DirectoryStub):
     ListVms: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListVmsRequest, _directory_pb2.ListVmsResponse]  # type: ignore[assignment]
     ListServers: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListServersRequest, _directory_pb2.ListServersResponse]  # type: ignore[assignment]
     ListAlerts: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListAlertsRequest, _directory_pb2.ListAlertsResponse]  # type: ignore[assignment]
+    WhereWas: _aio.UnaryUnaryMultiCallable[_directory_pb2.WhereWasRequest, _directory_pb2.WhereWasResponse]  # type: ignore[assignment]
+    VmHistory: _aio.UnaryUnaryMultiCallable[_directory_pb2.VmHistoryRequest, _directory_pb2.VmHistoryResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_directory_pb2.WatchRequest, _directory_pb2.WatchEvent]  # type: ignore[assignment]
 
 class DirectoryServicer(metaclass=_abc_1.ABCMeta):
@@ -93,6 +97,20 @@ class DirectoryServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.ListAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_directory_pb2.ListAlertsResponse, _abc.Awaitable[_directory_pb2.ListAlertsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WhereWas(
+        self,
+        request: _directory_pb2.WhereWasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.WhereWasResponse, _abc.Awaitable[_directory_pb2.WhereWasResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def VmHistory(
+        self,
+        request: _directory_pb2.VmHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.VmHistoryResponse, _abc.Awaitable[_directory_pb2.VmHistoryResponse]]: ...
 
     @_abc_1.abstractmethod
     def Watch(
