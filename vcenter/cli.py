@@ -10,30 +10,15 @@ from pathlib import Path
 import click
 
 from common import log
-from common.config import ConfigError, load
-from common.lifecycle import BAD_CONFIG, run
+from common.cli import config_option, load_or_exit
+from common.lifecycle import run
 from vcenter.app import serve
 from vcenter.config import Config
 from vcenter.db import db
 from vcenter.store.port import StoreUnusable
 from vcenter.wire.server import CannotListen
 
-_config = click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/vsignal/vcenter.toml"),
-    show_default=True,
-    help="TOML file; every key is checked before anything starts.",
-)
-
-
-def _load(path: Path) -> Config:
-    try:
-        return load(path, Config)
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(BAD_CONFIG)
+_config = config_option("/etc/vsignal/vcenter.toml")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +34,7 @@ main.add_command(db)
 @_config
 def run_command(path: Path) -> None:
     """Serve until SIGTERM, which drains: what was acknowledged is durable."""
-    config = _load(path)
+    config = load_or_exit(path, Config)
     log.configure(config.log)
     sys.exit(run(partial(serve, config), expected=(StoreUnusable, CannotListen)))
 
@@ -58,5 +43,5 @@ def run_command(path: Path) -> None:
 @_config
 def check_config(path: Path) -> None:
     """Check the file and say what would be used; start nothing."""
-    config = _load(path)
+    config = load_or_exit(path, Config)
     click.echo(config.model_dump_json(indent=2))

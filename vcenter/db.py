@@ -15,8 +15,8 @@ from typing import Concatenate, ParamSpec
 import click
 
 from common.clock import SystemClock
-from common.config import ConfigError, load
-from common.lifecycle import BAD_CONFIG, FAILED
+from common.cli import load_or_exit
+from common.lifecycle import FAILED
 from vcenter.config import Config
 from vcenter.records import Unreadable, decode
 from vcenter.store.port import StoreUnusable, WriteFailed
@@ -45,11 +45,7 @@ def _command(function: Callable[Concatenate[Path, Config, P], None]) -> Callable
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         file = kwargs.pop("config_file")
         assert isinstance(file, Path)
-        try:
-            config = load(file, Config)
-        except ConfigError as error:
-            click.echo(str(error), err=True)
-            sys.exit(BAD_CONFIG)
+        config = load_or_exit(file, Config)
         if config.database is None:
             click.echo(f"{file}: the store is in memory: there is no database", err=True)
             sys.exit(FAILED)

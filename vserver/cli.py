@@ -13,32 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from common import log
+from common.cli import config_option, load_or_exit
 from common.clock import SystemClock
-from common.config import ConfigError, load
 from common.errors import Refusal
-from common.lifecycle import BAD_CONFIG, FAILED, Daemon, run
+from common.lifecycle import FAILED, Daemon, run
 from vserver import doctor
 from vserver.adaptors import VERSION, parts
 from vserver.app import Agent
 from vserver.config import AgentConfig
 from vserver.state import StateError
 
-_config = click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=Path("/etc/vsignal/vserver.toml"),
-    show_default=True,
-    help="TOML file; every key is checked before anything starts.",
-)
-
-
-def _load(path: Path) -> AgentConfig:
-    try:
-        return load(path, AgentConfig)
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(BAD_CONFIG)
+_config = config_option("/etc/vsignal/vserver.toml")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +36,7 @@ def main() -> None:
 @_config
 def run_command(path: Path) -> None:
     """Serve until SIGTERM, which changes no VM and closes no port."""
-    config = _load(path)
+    config = load_or_exit(path, AgentConfig)
     log.configure(config.log)
     sys.exit(run(partial(_serve, config), expected=(Refusal, StateError, OSError)))
 
@@ -65,7 +50,7 @@ async def _serve(config: AgentConfig, daemon: Daemon) -> None:
 @_config
 def check_config(path: Path) -> None:
     """Check the file and say what would be used; start nothing."""
-    click.echo(_load(path).model_dump_json(indent=2))
+    click.echo(load_or_exit(path, AgentConfig).model_dump_json(indent=2))
 
 
 @main.command("doctor")
@@ -73,7 +58,7 @@ def check_config(path: Path) -> None:
 @click.option("-o", "form", type=click.Choice(["table", "json"]), default="table", help="Output.")
 def doctor_command(path: Path, form: str) -> None:
     """Say what this host can do and what not. Exits with 1 if it is not fit for VMs."""
-    findings = asyncio.run(doctor.examine(_load(path), SystemClock()))
+    findings = asyncio.run(doctor.examine(load_or_exit(path, AgentConfig), SystemClock()))
     if form == "json":
         click.echo(json.dumps(doctor.as_data(findings), indent=2))
     else:
