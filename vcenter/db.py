@@ -14,8 +14,8 @@ from typing import Concatenate, ParamSpec
 
 import click
 
-from common.clock import SystemClock
 from common.cli import load_or_exit
+from common.clock import SystemClock
 from common.lifecycle import FAILED
 from vcenter.config import Config
 from vcenter.records import Unreadable, decode
