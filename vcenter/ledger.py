@@ -12,16 +12,16 @@ from vcenter.loading import Loader
 from vcenter.past import Past
 from vcenter.records import Unreadable
 from vcenter.store.port import Store, StoreUnusable
-from vcenter.writer import Done, Writer
+from vcenter.writer import QUEUE, Done, Writer
 
 
 class Ledger:
     """Table, feed, writer and store, wired the one way that data flows."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, queue: int = QUEUE) -> None:
         self.table = Table()
         self.feed = Feed(self.table)
-        self.writer = Writer(self.feed, store, clock)
+        self.writer = Writer(self.feed, store, clock, queue)
         self.past = Past(store, self.table)
         self._store = store
 

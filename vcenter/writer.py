@@ -63,10 +63,11 @@ class _Waiting:
 class Writer:
     """`submit` from anywhere; `run` is one task, owned by the composition."""
 
-    def __init__(self, feed: Feed, store: Store, clock: Clock) -> None:
+    def __init__(self, feed: Feed, store: Store, clock: Clock, limit: int = QUEUE) -> None:
         self._feed = feed
         self._store = store
         self._clock = clock
+        self._limit = limit
         self._queue: asyncio.Queue[list[_Waiting]] = asyncio.Queue()
         self._queued = 0
         self._closing = False
@@ -89,8 +90,9 @@ class Writer:
             return []
         if self._closing:
             raise Refusal(Reason.SHUTTING_DOWN, "the vCenter is stopping", retry_after=1.0)
-        if self._queued + len(commands) > QUEUE:
-            raise Refusal(Reason.OVERLOADED, f"{QUEUE} commands are waiting", retry_after=0.5)
+        if self._queued + len(commands) > self._limit:
+            text = f"{self._limit} commands are waiting"
+            raise Refusal(Reason.OVERLOADED, text, retry_after=0.5)
         self._queued += len(commands)
         together = _Together(len(commands))
         waiting = [_Waiting(command, together, n) for n, command in enumerate(commands)]

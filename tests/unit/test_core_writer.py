@@ -13,7 +13,6 @@ from common.clock import SystemClock
 from common.errors import Reason, Refusal
 from common.model.server import Severity, Tenant
 from tests.support.held import HeldStore
-from vcenter import writer as writer_module
 from vcenter.core import keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.inventory import DeleteTenant, PutTenant
@@ -22,11 +21,12 @@ from vcenter.core.view import View
 from vcenter.ledger import Ledger
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Batch, Put
+from vcenter.writer import QUEUE
 
 
 @asynccontextmanager
-async def writing(store: MemoryStore) -> AsyncIterator[Ledger]:
-    ledger = Ledger(store, SystemClock())
+async def writing(store: MemoryStore, queue: int = QUEUE) -> AsyncIterator[Ledger]:
+    ledger = Ledger(store, SystemClock(), queue)
     await ledger.open()
     running = asyncio.create_task(ledger.writer.run())
     try:
@@ -122,12 +122,9 @@ async def test_somebody_elses_write_is_a_conflict_and_not_overwritten() -> None:
         assert ledger.table.tenant("b") is None
 
 
-async def test_a_full_queue_tells_the_caller_to_come_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(writer_module, "QUEUE", 2)
+async def test_a_full_queue_tells_the_caller_to_come_back() -> None:
     store = HeldStore()
-    async with writing(store) as ledger:
+    async with writing(store, queue=2) as ledger:
         taken = await submitted(ledger, "a")
         await store.waiting.wait()
         waiting = await submitted(ledger, "b", "c")
