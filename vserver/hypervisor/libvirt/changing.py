@@ -27,20 +27,19 @@ _UNDEFINE = (
 def resume(conn: Any, vm_id: str) -> None:
     """Every call before the guest runs is part of its blackout, so there are few.
 
-    The mark goes only then. Should this process die in between, the guest bears it while it runs,
-    which means nothing, and until it is paused or the next `resume` takes the mark away.
+    The mark goes first all the same: what bears it may be discarded, and what has run may not.
     """
     domain = find(conn, vm_id)
     if domain is None:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"there is no VM {vm_id} here")
     state, reason = domain.state()
-    if Seen(state, reason, active=True, marked=True).arriving:
-        raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's memory is still arriving")
-    if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
-        domain.resume()
     mark = _mark(domain)
+    if mark and Seen(state, reason, active=True, marked=True).arriving:
+        raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's memory is still arriving")
     if mark:
         domain.setMetadata(_MARK, None, None, marker.NAMESPACE, _LIVE)
+    if state not in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED):
+        domain.resume()
     if mark and marker.wants_autostart(mark):
         domain.setAutostart(1)
 
