@@ -37,6 +37,7 @@ class Reason(Enum):
     UNKNOWN_GROUP = (Kind.NOT_FOUND, "Declare it first: `vctl group set TENANT/GROUP`.")
     UNKNOWN_NETWORK = (Kind.NOT_FOUND, "Declare it first: `vctl network set NETWORK`.")
     UNKNOWN_OPERATION = (Kind.NOT_FOUND, "No operation has this id; `vctl op list` shows all.")
+    UNKNOWN_PLACE = (Kind.NOT_FOUND, "Name a site, a vServer, or LATITUDE,LONGITUDE.")
     IN_USE = (Kind.FAILED_PRECONDITION, "Something still refers to it; remove that first.")
     VNI_TAKEN = (Kind.ALREADY_EXISTS, "The VNI belongs to another virtual network.")
     CLAIM_HELD = (
@@ -56,6 +57,22 @@ class Reason(Enum):
     NOT_YOUR_SERVER = (Kind.PERMISSION_DENIED, "A vServer speaks only for itself.")
     FORBIDDEN = (Kind.PERMISSION_DENIED, "This caller may not do this.")
     UNIDENTIFIED = (Kind.UNAUTHENTICATED, "The call carries no identity that is trusted here.")
+    REVOKED = (
+        Kind.UNAUTHENTICATED,
+        "The certificate was revoked. An administrator invites anew: `vctl cert invite`.",
+    )
+    TOKEN_REFUSED = (
+        Kind.PERMISSION_DENIED,
+        "The token is unknown, used or expired; ask for another: `vctl cert invite`.",
+    )
+    UNKNOWN_CERTIFICATE = (
+        Kind.NOT_FOUND,
+        "The ledger knows no such certificate: `vctl cert list`; others are revoked by serial.",
+    )
+    NO_CA = (
+        Kind.FAILED_PRECONDITION,
+        "This vCenter keeps no CA (the table [ca] of vcenter.toml); ask who keeps it.",
+    )
     NOT_ENFORCEABLE = (
         Kind.FAILED_PRECONDITION,
         "A host cannot enforce this profile: `vserver doctor` there says what it can.",
@@ -64,13 +81,45 @@ class Reason(Enum):
     SERVER_SILENT = (Kind.FAILED_PRECONDITION, "The vServer's agent is not attached.")
     NO_CAPACITY = (Kind.FAILED_PRECONDITION, "The vServer's memory or CPUs do not suffice.")
     INCOMPATIBLE_HOST = (Kind.FAILED_PRECONDITION, "Hypervisor or CPU differ too much.")
+    CORDONED = (
+        Kind.FAILED_PRECONDITION,
+        "The vServer takes no VMs until it is uncordoned: `vctl server uncordon`.",
+    )
+    ANTI_AFFINITY = (
+        Kind.FAILED_PRECONDITION,
+        "Another member of the VM's group is there, or on its way; they are kept apart.",
+    )
+    NOTHING_TO_MOVE = (Kind.FAILED_PRECONDITION, "There is no VM that would have to move.")
+    SOME_FAILED = (Kind.ABORTED, "Parts of the operation failed: `vctl op list --parent` says why.")
     NO_DESTINATION = (Kind.FAILED_PRECONDITION, "No vServer fits; the objections say why not.")
     NOT_RUNNING = (Kind.FAILED_PRECONDITION, "The VM does not run; a live move needs it running.")
     UNASSIGNED = (Kind.FAILED_PRECONDITION, "Assign tenant and networks: `vctl vm assign`.")
     ALREADY_MOVING = (Kind.FAILED_PRECONDITION, "A move is under way: `vctl op list`.")
     TOO_LATE_TO_CANCEL = (Kind.FAILED_PRECONDITION, "The switch has begun; it will finish.")
     ALREADY_DONE = (Kind.FAILED_PRECONDITION, "The operation has ended.")
+    IDENTITY_FROZEN = (
+        Kind.FAILED_PRECONDITION,
+        "It changed hands too often; see `vctl alert list -o wide`, then `vctl vm thaw KEY`.",
+    )
+    NOT_FROZEN = (Kind.FAILED_PRECONDITION, "There is nothing to thaw.")
     NEEDS_FENCE = (Kind.FAILED_PRECONDITION, "Nobody can say who runs the VM; a person must.")
+    SERVER_ATTACHED = (
+        Kind.FAILED_PRECONDITION,
+        "The vServer's agent answers, so it can be asked: no fence is needed. `vctl server drain`.",
+    )
+    NO_FENCE = (
+        Kind.FAILED_PRECONDITION,
+        "No fence device is configured for it: see [fence] in vcenter.toml, or give your `--word`.",
+    )
+    FENCE_FAILED = (
+        Kind.FAILED_PRECONDITION,
+        "The fence device did not say that the host is off. Unknown is not fenced: try again.",
+    )
+    FENCED_BY_WORD = (Kind.FAILED_PRECONDITION, "An operator said that the vServer is off.")
+    NOT_LOST = (
+        Kind.FAILED_PRECONDITION,
+        "The VM's owner is attached and has it: move it, or deregister it there.",
+    )
     HISTORY_NOT_KEPT = (
         Kind.FAILED_PRECONDITION,
         "It was too long ago: `history_hours` in vcenter.toml says for how long history is kept.",

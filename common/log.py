@@ -65,7 +65,8 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
 
 def _rendering(wanted: Format, out: TextIO) -> list[Processor]:
     if wanted is Format.CONSOLE or (wanted is Format.AUTO and out.isatty()):
-        return [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        plain = structlog.dev.plain_traceback  # the other shows local variables: tokens, keys
+        return [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 

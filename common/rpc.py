@@ -6,14 +6,20 @@ send and the other may not receive fails late; hence both sides are set here, to
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
 import grpc
 
-IDENTITY_KEY = "vsignal-identity"  # metadata: who calls, e.g. "vserver/host-1"
+from common import tls
+
+IDENTITY_KEY = "vsignal-identity"  # metadata in plain text: who calls, e.g. "vserver/host-1"
 
 MAX_MESSAGE = 4 * 1024 * 1024
 MAX_STREAMS = 1000  # concurrent calls on one connection; more wait in the client
+MAX_METADATA = 16 * 1024
+HANDSHAKE_MS = 10_000  # a connection that has not said who it is by then is closed
+IDLE_MS = 600_000  # a connection on which nothing has been asked for so long is closed
 PING_EVERY_MS = 10_000
 PING_TIMEOUT_MS = 5_000
 PING_LIMIT_MS = PING_EVERY_MS // 2  # the server's patience, with room for jitter
@@ -42,20 +48,67 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_LIMIT_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", PING_LIMIT_MS),
+    ("grpc.http2.max_ping_strikes", 2),  # the third ping too many ends the connection
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+    ("grpc.max_connection_idle_ms", IDLE_MS),
+    ("grpc.max_metadata_size", MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA),
     ("grpc.so_reuseport", 0),  # a second daemon on the same port must fail, not share it
 )
 
 
 def identity(name: str) -> Metadata:
-    """Metadata that says who calls."""
+    """Metadata that says who calls, where no certificate does."""
     return ((IDENTITY_KEY, name),)
 
 
-def channel(target: str) -> grpc.aio.Channel:
-    """A client's channel to `host:port` or `unix:///path`. It connects at the first call."""
-    return grpc.aio.insecure_channel(target, options=list(CLIENT_OPTIONS))
+def is_local(address: str) -> bool:
+    """Whether nobody but this machine can reach it: a unix socket, or a port of loopback."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def channel(target: str, bundle: tls.Bundle | None = None) -> grpc.aio.Channel:
+    """A client's channel to `host:port` or `unix:///path`. It connects at the first call. Without
+    certificates: in plain text, to local addresses only (ValueError)."""
+    if bundle is None:
+        return grpc.aio.insecure_channel(_plain(target), options=list(CLIENT_OPTIONS))
+    credentials = tls.channel_credentials(bundle)
+    return grpc.aio.secure_channel(target, credentials, options=_named(bundle))
+
+
+def blocking_channel(target: str, bundle: tls.Bundle | None = None) -> grpc.Channel:
+    """The same for programs without an event loop."""
+    if bundle is None:
+        return grpc.insecure_channel(_plain(target), options=[*CLIENT_OPTIONS, NO_PROXY])
+    credentials = tls.channel_credentials(bundle)
+    return grpc.secure_channel(target, credentials, options=[*_named(bundle), NO_PROXY])
+
+
+NO_PROXY: Option = ("grpc.enable_http_proxy", 0)  # the management network is behind none
+
+
+def _plain(target: str) -> str:
+    if not is_local(target):
+        raise ValueError(f"{target} is not on this machine: calls to it need a certificate")
+    return target
+
+
+def _named(bundle: tls.Bundle) -> list[Option]:
+    """Whom to demand at the other end: a vCenter of our domain, whatever its address."""
+    return [*CLIENT_OPTIONS, demand(tls.vcenter_name(bundle.certified.domain))]
+
+
+def demand(name: str) -> Option:
+    """The DNS name that the server's certificate must have."""
+    return ("grpc.ssl_target_name_override", name)
 
 
 def server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
-    """A server without ports; add services, `add_insecure_port`, then start it."""
+    """A server without ports; add services and ports, then start it."""
     return grpc.aio.server(interceptors=list(interceptors), options=list(SERVER_OPTIONS))

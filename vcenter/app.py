@@ -4,44 +4,107 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
 
+import grpc.aio
 import structlog
 
+from common import rpc
 from common.clock import Clock, SystemClock
+from common.ids import NewId, random_id
 from common.lifecycle import Daemon
+from common.tls import Keeper, TlsError
 from vcenter.board import Board
+from vcenter.ca import authority
+from vcenter.ca.issuer import Issuer
+from vcenter.companions import Alone, Companions
 from vcenter.config import Config
+from vcenter.core.queue import Limits
+from vcenter.core.view import FreezeLimits
+from vcenter.dispatcher import Dispatcher
+from vcenter.federation.federation import Federation
+from vcenter.federation.settings import DomainSettings, dial
+from vcenter.feed import RING
+from vcenter.fencing import Fencer
+from vcenter.journal import FileJournal, Journal, MemoryJournal
 from vcenter.keeping import keep_history
 from vcenter.ledger import Ledger
 from vcenter.monitor import Monitor
+from vcenter.replica import Replica
 from vcenter.sessions import Sessions
+from vcenter.store.etcd import EtcdStore
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Store
 from vcenter.store.sqlite import SqliteStore
 from vcenter.wire.answers import Answers
+from vcenter.wire.caller import Callers
 from vcenter.wire.context import Parts
-from vcenter.wire.server import WireServer
+from vcenter.wire.limits import CallLimits
+from vcenter.wire.server import JoinServer, WireServer
 
 log = structlog.get_logger()
+TRUST_EVERY_S = 2.0
 
 
-def make_store(config: Config) -> Store:
+def make_store(config: Config, clock: Clock) -> Store:
+    if config.etcd is not None:
+        return EtcdStore(config.etcd, clock)
     path = config.database
     return MemoryStore() if path is None else SqliteStore(path)
 
 
-class VCenter:
-    """One vCenter. `running()` serves for as long as its block lasts."""
+def make_journal(config: Config) -> Journal:
+    path = config.audit
+    return MemoryJournal() if path is None else FileJournal(path, config.audit_mib << 20)
 
-    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
+
+class VCenter:
+    """One vCenter. `running()` serves for as long as its block lasts.
+
+    What it needs of the world is handed in: ids, and the ways in and out (`make_server`, `dial`).
+    `ring`: the latest changes that watchers find in memory; what came before is read from the
+    store.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        clock: Clock,
+        new_id: NewId = random_id,
+        make_server: Callable[[], grpc.aio.Server] = rpc.server,
+        ring: int = RING,
+        dial: Callable[[DomainSettings], grpc.aio.Channel] = dial,
+    ) -> None:
         self.config = config
         self._store = store
         self._clock = clock
-        self.ledger = Ledger(store, clock)
-        self.sessions = Sessions(self.ledger, clock, config.lease_seconds)
+        self._make_server = make_server
+        self.ledger = Ledger(
+            store,
+            clock,
+            ring=ring,
+            journal=make_journal(config),
+            limits=FreezeLimits(config.freeze_after, int(config.freeze_seconds * 1000)),
+        )
+        replica = Replica(self.ledger, store, clock) if isinstance(store, EtcdStore) else None
+        self._companions: Companions = replica or Alone()
+        self.sessions = Sessions(
+            self.ledger, clock, config.lease_seconds, new_id, companions=self._companions
+        )
+        if replica is not None:
+            replica.answer_with(self.sessions.ask_here)
+        moves = config.moves
+        limits = Limits(moves.per_source, moves.per_destination, moves.per_link)
+        self._dispatcher = Dispatcher(self.ledger, clock, limits)
+        self._fencer = Fencer(self.ledger, clock, config.fence, self._is_oldest)
+        self.federation = Federation(
+            config.domain, config.domains, self.ledger, dial, clock, random.Random()
+        )
         self.parts = Parts(
             domain=config.domain,
             ledger=self.ledger,
@@ -49,44 +112,120 @@ class VCenter:
             monitor=Monitor(),
             board=Board(self.ledger.feed),
             answers=Answers(self.ledger.feed, config.domain),
+            federation=self.federation,
             clock=clock,
-            trusted=tuple(ipaddress.ip_network(n) for n in config.trusted_networks),
+            calls=CallLimits(clock),
+            callers=Callers(config.domain, self.ledger, clock),
             bookmark_seconds=config.bookmark_seconds,
+            new_id=new_id,
+            limits=limits,
+            has_fence=self._fencer.has_device,
+            issuer=_issuer(config),
         )
+        self.ledger.freshness.listen(self.parts.answers.stale)
         self.ports: list[int] = []
+        self.join_port = 0
+
+    def _is_oldest(self) -> bool:
+        """Of several replicas one does what is to be done once."""
+        return self._companions.is_mine("")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[VCenter]:
         """Raises `StoreUnusable` before anything is served. Leaving drains and closes."""
         await self.ledger.open()
         try:
-            wire = WireServer(self.parts, self.config.listen)
+            keeper = Keeper(self.config.tls) if self.config.tls else None
+            ways_in = self._ways_in(keeper)
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self.ledger.writer.run())
+                await self._companions.begin()
+                following = tasks.create_task(self._companions.run())
                 await self.sessions.recover()
-                leases = tasks.create_task(self.sessions.watch_leases())
-                keeping = tasks.create_task(
-                    keep_history(self._store, self._clock, self.config.history_hours)
-                )
-                self.ports = wire.ports
-                await wire.start()
-                log.info("serving", listen=self.config.listen, revision=self.ledger.table.revision)
+                background = [tasks.create_task(loop) for loop in self._background(keeper)]
+                for way in ways_in:
+                    await way.start()
+                self._say_where()
                 try:
                     yield self
                 finally:
-                    leases.cancel()
-                    keeping.cancel()
-                    await wire.stop(self.config.drain_seconds)
+                    for task in background:
+                        task.cancel()
+                    for way in reversed(ways_in):
+                        await way.stop(self.config.drain_seconds)
                     await self.ledger.writer.drain()
                     writer.cancel()
+                    following.cancel()
+                    await self.ledger.audit.flush()
         finally:
             await self.ledger.close()
+
+    def _ways_in(self, keeper: Keeper | None) -> list[WireServer | JoinServer]:
+        """Raises `CannotListen`."""
+        config = self.config
+        wire = WireServer(
+            self._make_server(), self.parts, config.listen, config.listen_plaintext, keeper
+        )
+        self.ports = wire.ports
+        if keeper is None or config.ca is None:
+            return [wire]
+        join = JoinServer(self._make_server(), self.parts, config.ca.listen, keeper)
+        self.join_port = join.port
+        return [wire, join]
+
+    def _background(self, keeper: Keeper | None) -> list[Coroutine[Any, Any, None]]:
+        """What goes on for as long as it serves."""
+        return [
+            self.sessions.watch_leases(),
+            self._dispatcher.run(),
+            self._fencer.run(),
+            keep_history(self._store, self._clock, self.config.history_hours),
+            self._keep_trust(keeper),
+            self.ledger.audit.run(),
+            self.federation.run(),
+        ]
+
+    def _say_where(self) -> None:
+        config = self.config
+        log.info("serving", listen=config.listen, revision=self.ledger.table.revision)
+        if config.listen_plaintext:
+            text = "PLAIN TEXT: whoever reaches these addresses is whom it says it is"
+            log.warning(text, listen_plaintext=config.listen_plaintext)
+
+    async def _keep_trust(self, keeper: Keeper | None) -> None:
+        """Files that were replaced are taken up, our own certificate is renewed, and streams end
+        with the certificates of those who opened them."""
+        while keeper is not None:
+            await self._clock.sleep(TRUST_EVERY_S)
+            self.parts.callers.expire()
+            try:
+                if keeper.refresh():
+                    log.info("certificate taken up", serial=keeper.current.certified.serial)
+                if self.parts.issuer is not None:
+                    self.parts.issuer.renew_own(keeper, self._clock.now_ms())
+            except (TlsError, OSError) as error:
+                log.error("the certificate in use stays", error=str(error))
+
+
+def _issuer(config: Config) -> Issuer | None:
+    """Raises `AuthorityError`."""
+    ca = config.ca
+    if ca is None:
+        return None
+    return Issuer(
+        authority.read(config.domain, ca.certificate, ca.key),
+        timedelta(hours=ca.host_hours),
+        timedelta(days=ca.operator_days),
+        ca.issuing,
+        config.server or next(iter(config.listen), ""),
+    )
 
 
 async def serve(config: Config, daemon: Daemon) -> None:
     """The daemon's main."""
     _calm_the_collector()
-    async with VCenter(config, make_store(config), SystemClock()).running():
+    clock = SystemClock()
+    async with VCenter(config, make_store(config, clock), clock).running():
         gc.collect()
         gc.freeze()
         daemon.ready()

@@ -11,7 +11,8 @@ from vcenter.ledger import Ledger
 from vcenter.sessions import Sessions
 
 ASK_TIMEOUT_S = 2.0
-PATIENCE_S = 3.0  # a hypervisor that has handed a VM over may say RUNNING for a moment
+PATIENCE_S = 1.5  # a hypervisor that has handed a VM over may say RUNNING for a moment; and a
+# VM in two places is to be alarmed about within 2 s
 PAUSE_S = 0.1
 
 

@@ -21,7 +21,7 @@ class Board:
     def __init__(self, feed: Feed) -> None:
         self._view: View = feed.table
         self._progress: dict[str, Progress] = {}
-        self._pulses: dict[str, set[asyncio.Event]] = {}
+        self._pulses: dict[str, dict[asyncio.Event, None]] = {}  # in the order of asking
         self._ended = False
         feed.listen(self._committed)
 
@@ -38,7 +38,7 @@ class Board:
     async def follow(self, operation_id: str) -> AsyncIterator[Operation]:
         """The operation now and after every change, until it is done."""
         pulse = asyncio.Event()
-        self._pulses.setdefault(operation_id, set()).add(pulse)
+        self._pulses.setdefault(operation_id, {})[pulse] = None
         try:
             while True:
                 pulse.clear()
@@ -72,14 +72,15 @@ class Board:
                 if change.after.phase.final:
                     self._progress.pop(change.after.operation_id, None)
                 self._pulse(change.after.operation_id)
+                self._pulse(change.after.parent)  # its parts are what there is to follow
 
     def _pulse(self, operation_id: str) -> None:
         for pulse in self._pulses.get(operation_id, ()):
             pulse.set()
 
     def _forget(self, operation_id: str, pulse: asyncio.Event) -> None:
-        waiting = self._pulses.get(operation_id, set())
-        waiting.discard(pulse)
+        waiting = self._pulses.get(operation_id, {})
+        waiting.pop(pulse, None)
         if not waiting:
             self._pulses.pop(operation_id, None)
 

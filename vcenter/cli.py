@@ -1,4 +1,4 @@
-"""`vcenter`: run, check-config, db."""
+"""`vcenter`: init, run, check-config, db."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import click
 from common import log
 from common.cli import config_option, load_or_exit
 from common.lifecycle import run
+from common.tls import TlsError
 from vcenter.app import serve
+from vcenter.ca.authority import AuthorityError
 from vcenter.config import Config
 from vcenter.db import db
+from vcenter.init import init
 from vcenter.store.port import StoreUnusable
 from vcenter.wire.server import CannotListen
 
@@ -28,6 +31,7 @@ def main() -> None:
 
 
 main.add_command(db)
+main.add_command(init)
 
 
 @main.command("run")
@@ -36,7 +40,11 @@ def run_command(path: Path) -> None:
     """Serve until SIGTERM, which drains: what was acknowledged is durable."""
     config = load_or_exit(path, Config)
     log.configure(config.log)
-    sys.exit(run(partial(serve, config), expected=(StoreUnusable, CannotListen)))
+    sys.exit(
+        run(
+            partial(serve, config), expected=(StoreUnusable, CannotListen, TlsError, AuthorityError)
+        )
+    )
 
 
 @main.command("check-config")

@@ -47,7 +47,10 @@ def _command(function: Callable[Concatenate[Path, Config, P], None]) -> Callable
         assert isinstance(file, Path)
         config = load_or_exit(file, Config)
         if config.database is None:
-            click.echo(f"{file}: the store is in memory: there is no database", err=True)
+            text = "in memory: there is no database"
+            if config.etcd is not None:
+                text = "etcd: use etcdctl snapshot save and restore; see docs/etcd.md"
+            click.echo(f"{file}: the store is {text}", err=True)
             sys.exit(FAILED)
         try:
             function(config.database.absolute(), config, *args, **kwargs)

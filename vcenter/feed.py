@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from vcenter.core.table import Applied, Change, Table
@@ -83,12 +83,14 @@ class Feed:
     def __init__(self, table: Table, ring: int = RING) -> None:
         self.table = table
         self._ring: deque[Committed] = deque(maxlen=ring)
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}  # in the order of their beginning
         self._listeners: list[Callable[[Committed], None]] = []
         self.ended = False
 
     def publish(self, revision: int, changes: Sequence[Change]) -> None:
-        """Call only with what is durable, in revision order."""
+        """Call only with what is durable, in revision order. What is visible already stays so."""
+        if revision <= self.table.revision:
+            return
         committed = Committed(revision, tuple(self.table.apply(revision, changes)))
         self._ring.append(committed)
         for listener in self._listeners:
@@ -106,11 +108,19 @@ class Feed:
         subscription = Subscription(limit)
         if self.ended:
             subscription.end()
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            self._subscriptions.pop(subscription, None)
+
+    async def reached(self, revision: int, within: float) -> bool:
+        """Whether the table is at a revision, so many seconds from now at the latest."""
+        with self.subscribe() as subscription, suppress(TimeoutError, Lagging):
+            async with asyncio.timeout(within):
+                while self.table.revision < revision and not self.ended:
+                    await subscription.next()
+        return self.table.revision >= revision
 
     def end(self) -> None:
         """Every subscription ends, so that no stream holds a shutdown up."""

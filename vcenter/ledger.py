@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.clock import Clock
+from vcenter.audit import Audit
 from vcenter.core.command import Command
 from vcenter.core.table import Table
-from vcenter.feed import Feed
+from vcenter.core.view import FreezeLimits
+from vcenter.feed import RING, Feed
+from vcenter.freshness import Freshness
+from vcenter.journal import Journal, MemoryJournal
 from vcenter.loading import Loader
 from vcenter.past import Past
-from vcenter.records import Unreadable
+from vcenter.records import Unreadable, changes_of
 from vcenter.store.port import Store, StoreUnusable
 from vcenter.writer import QUEUE, Done, Writer
 
@@ -18,11 +22,21 @@ from vcenter.writer import QUEUE, Done, Writer
 class Ledger:
     """Table, feed, writer and store, wired the one way that data flows."""
 
-    def __init__(self, store: Store, clock: Clock, queue: int = QUEUE) -> None:
-        self.table = Table()
-        self.feed = Feed(self.table)
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        queue: int = QUEUE,
+        ring: int = RING,
+        journal: Journal | None = None,
+        limits: FreezeLimits | None = None,
+    ) -> None:
+        self.table = Table(limits)
+        self.feed = Feed(self.table, ring)
         self.writer = Writer(self.feed, store, clock, queue)
         self.past = Past(store, self.table)
+        self.freshness = Freshness()
+        self.audit = Audit(journal or MemoryJournal(), clock)
         self._store = store
 
     async def open(self) -> None:
@@ -33,17 +47,27 @@ class Ledger:
             loader = Loader(self.table)
             async for record in self._store.snapshot():
                 loader.add(record)
+            self.table.apply(revision, [])
+            # Others may have written while we read: then it is read again, in order.
+            async for was in self._store.read(revision):
+                self.table.apply(was.revision, changes_of(was))
         except Unreadable as error:
             await self._store.close()
             text = f"{error}; restore a backup, or use the release that wrote it"
             raise StoreUnusable(text) from error
-        self.table.apply(revision, [])
 
     async def submit(self, command: Command) -> Done:
-        return await self.writer.submit(command)
+        self.freshness.check()
+        done = await self.writer.submit(command)
+        if done.changed:
+            self.audit.done(command, done.revision)
+        return done
 
     async def submit_all(self, commands: Sequence[Command]) -> list[Done | Exception]:
-        return await self.writer.submit_all(commands)
+        self.freshness.check()
+        results = await self.writer.submit_all(commands)
+        self.audit.all_done(commands, results)
+        return results
 
     async def close(self) -> None:
         await self._store.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.model.server import Server, ServerStatus, VmStatus
-from vcenter.core.placement import share
+from vcenter.core.loads import Loads
 from vcenter.core.view import View
 
 OVERLOADED_CPU_PERCENT = 90.0
@@ -46,4 +46,4 @@ class Monitor:
         """Promised more than it has, or busy beyond 90 % at its last report."""
         report = self._hosts.get(server.server_id)
         busy = report is not None and report.status.cpu_percent > OVERLOADED_CPU_PERCENT
-        return busy or share(view, server) > 1.0
+        return busy or Loads(view).share(server) > 1.0

@@ -13,14 +13,18 @@ from google.protobuf.message import DecodeError, Message
 
 from common.codec import operation as op
 from common.codec import server as srv
-from common.codec import vm
+from common.codec import trust, vm
 from common.codec.checker import Checker
 from common.codec.times import from_timestamp, to_timestamp
+from common.model.dispute import Dispute, Turn
 from common.model.operation import Operation
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
+from common.model.trust import Certificate, Invitation
 from common.model.vm import Tombstone, VmRecord
-from common.pb.vsignal.v1 import operations_pb2, storage_pb2, types_pb2
+from common.pb.vsignal.v1 import enrolment_pb2, operations_pb2, storage_pb2, types_pb2
 from vcenter.core.keys import Ledgered
+from vcenter.core.table import Change
+from vcenter.store.port import Entry
 
 
 class Unreadable(Exception):
@@ -41,6 +45,27 @@ def _from_tombstone(check: Checker, wire: storage_pb2.Tombstone) -> Tombstone:
     return Tombstone(wire.vm_id, wire.epoch, from_timestamp(wire.changed_at), last)
 
 
+def _to_dispute(dispute: Dispute) -> storage_pb2.Dispute:
+    turns = [
+        storage_pb2.Dispute.Turn(at=to_timestamp(t.at_ms), before=t.before, after=t.after)
+        for t in dispute.turns
+    ]
+    return storage_pb2.Dispute(
+        identity=dispute.identity,
+        holder=dispute.holder,
+        touched_at=to_timestamp(dispute.touched_ms),
+        turns=turns,
+        frozen_at=to_timestamp(dispute.frozen_ms) if dispute.frozen_ms else None,
+    )
+
+
+def _from_dispute(check: Checker, wire: storage_pb2.Dispute) -> Dispute:
+    turns = tuple(Turn(from_timestamp(t.at), t.before, t.after) for t in wire.turns)
+    frozen_ms = from_timestamp(wire.frozen_at) if wire.HasField("frozen_at") else 0
+    touched_ms = from_timestamp(wire.touched_at)
+    return Dispute(wire.identity, wire.holder, touched_ms, turns, frozen_ms)
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     prefix: str
@@ -59,6 +84,15 @@ _KINDS = (
     _Kind("group", Group, types_pb2.Group, srv.to_group, srv.from_group),
     _Kind("op", Operation, operations_pb2.Operation, op.to_operation, op.from_operation),
     _Kind("alert", Alert, types_pb2.Alert, srv.to_alert, srv.from_alert),
+    _Kind(
+        "cert",
+        Certificate,
+        enrolment_pb2.Certificate,
+        trust.to_certificate,
+        trust.from_certificate,
+    ),
+    _Kind("invite", Invitation, storage_pb2.Invitation, trust.to_invitation, trust.from_invitation),
+    _Kind("dispute", Dispute, storage_pb2.Dispute, _to_dispute, _from_dispute),
 )
 _BY_PREFIX = {kind.prefix: kind for kind in _KINDS}
 _BY_TYPE = {kind.record: kind for kind in _KINDS}
@@ -69,6 +103,11 @@ def encode(record: Ledgered | None) -> bytes | None:
     if record is None:
         return None
     return _BY_TYPE[type(record)].to(record).SerializeToString(deterministic=True)
+
+
+def changes_of(entry: Entry) -> list[Change]:
+    """A stored batch, as it changes the table. Raises `Unreadable`."""
+    return [Change(p.key, None if p.value is None else decode(p.key, p.value)) for p in entry.puts]
 
 
 def decode(key: str, value: bytes) -> Ledgered:

@@ -1,0 +1,1 @@
+import common as common  # before gRPC: see there

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from importlib.metadata import PackageNotFoundError, version
 
+import grpc
+
+from common import log, rpc
 from common.clock import Clock
+from common.model.caller import Caller, Role, dns_name
+from common.tls import Keeper, TlsError
 from vserver.app import Parts
 from vserver.config import AgentConfig, HypervisorKind, NetworkKind
 from vserver.hypervisor.metadata import Attachment, AttachmentRules
 from vserver.hypervisor.port import Hypervisor
 from vserver.link import GrpcLink
 from vserver.network.port import Network
+from vserver.renewal import Renewal
 from vserver.state import FileState
+
+_log = log.get(__name__)
 
 
 def _version() -> str:
@@ -25,15 +35,64 @@ VERSION = _version()
 
 
 def parts(config: AgentConfig, clock: Clock) -> Parts:
-    """Everything that a real agent is handed. Nothing is opened yet."""
+    """Everything that a real agent is handed. Nothing is opened yet. Raises `TlsError`."""
+    keeper = Keeper(config.tls) if config.tls else None
+    links = _links(config, keeper)
+
+    encrypts = _encrypts(config)
+
+    async def reconnect() -> None:
+        if keeper is not None and encrypts:
+            await asyncio.to_thread(_publish, config, keeper)
+        for link in links:
+            await link.reconnect()
+
+    if keeper is not None and encrypts:
+        _publish(config, keeper)
+
+    chance = random.Random()
+    renewal = Renewal(keeper, config.vcenter, reconnect, clock, chance) if keeper else None
     return Parts(
         clock=clock,
-        links=[GrpcLink(address, config.server_id) for address in config.vcenter],
+        links=links,
         hypervisor=hypervisor(config, clock),
         network=network(config, clock),
         state=FileState(config.state_dir),
         version=VERSION,
+        chance=chance,
+        renewal=renewal,
+        migration_name=dns_name(keeper.current.certified.domain, keeper.current.certified.caller)
+        if keeper is not None and encrypts
+        else "",
     )
+
+
+def _encrypts(config: AgentConfig) -> bool:
+    """libvirt's copies; those of `memory` are none, those of `qemu` not yet."""
+    libvirt = config.hypervisor is HypervisorKind.LIBVIRT and config.tls is not None
+    if libvirt and not config.libvirt.encrypt_migration:
+        _log.warning("MEMORY TRAVELS IN CLEAR when VMs move", why="encrypt_migration = false")
+    return libvirt and config.libvirt.encrypt_migration
+
+
+def _publish(config: AgentConfig, keeper: Keeper) -> None:
+    from vserver.hypervisor.libvirt.pki import publish
+
+    publish(keeper.current, config.libvirt.pki)
+
+
+def _links(config: AgentConfig, keeper: Keeper | None) -> list[GrpcLink]:
+    def channel(address: str) -> grpc.aio.Channel:
+        return rpc.channel(address, keeper.current if keeper else None)
+
+    if keeper is None:
+        _log.warning("PLAIN TEXT to the vCenter; nothing proves who it is", vcenter=config.vcenter)
+    elif keeper.current.certified.caller != Caller(Role.VSERVER, config.server_id):
+        holder = keeper.current.certified.caller
+        raise TlsError(
+            f"{config.tls and config.tls.identity} is {holder}'s, not {config.server_id}'s"
+        )
+    return [GrpcLink(address, config.server_id, channel) for address in config.vcenter]
 
 
 def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
@@ -41,9 +100,13 @@ def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
         from vserver.hypervisor.memory import MemoryFleet
 
         return MemoryFleet(clock).host(config.server_id, rules=_rules(config))
+    if config.hypervisor is HypervisorKind.QEMU:
+        from vserver.hypervisor.qemu.adaptor import QemuHypervisor
+
+        return QemuHypervisor(config.guests_dir, clock, _rules(config), config.migration_uri)
     from vserver.hypervisor.libvirt.adaptor import LibvirtHypervisor
 
-    return LibvirtHypervisor(config.libvirt.uri, clock, _rules(config))
+    return LibvirtHypervisor(config.libvirt.uri, clock, _rules(config), encrypt=_encrypts(config))
 
 
 def network(config: AgentConfig, clock: Clock) -> Network:

@@ -12,6 +12,7 @@ from common.codec.vm import to_vm
 from common.errors import Refusal
 from common.model.operation import HostedState
 from common.pb.vsignal.v1 import signaling_pb2 as pb
+from vserver.budget import Budget
 from vserver.core.announce import Announcer, Deregister, Message, Register
 from vserver.core.epochs import Epochs
 from vserver.core.wanted import Wanted
@@ -34,6 +35,7 @@ class Announcing:
         epochs: Epochs,
         link: Callable[[], Link | None],
         clock: Clock,
+        budget: Budget,
     ) -> None:
         self._server_id = server_id
         self._announcer = announcer
@@ -42,6 +44,7 @@ class Announcing:
         self._epochs = epochs
         self._link = link
         self._clock = clock
+        self._budget = budget
         self._turn = asyncio.Semaphore(AT_A_TIME)
         self.wake = Wake(clock)
 
@@ -63,6 +66,7 @@ class Announcing:
     async def _say(self, link: Link, message: Message) -> None:
         try:
             async with self._turn:
+                await self._budget.wait()
                 if isinstance(message, Register):
                     await self._register(link, message)
                 else:
@@ -76,6 +80,7 @@ class Announcing:
                 error=refusal.message,
                 evidence=refusal.evidence,
             )
+            self._budget.refused(refusal)
             now = self._clock.monotonic()
             self._announcer.refused(message, refusal.reason, refusal.message, now)
         except (LinkLost, TimeoutError) as error:

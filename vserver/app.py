@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from common import log
 from common.clock import Clock
 from common.codec.server import to_server
+from common.errors import Refusal
 from common.model.revision import generation
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import session_pb2
 from vserver.announcing import Announcing
+from vserver.budget import Budget
 from vserver.config import AgentConfig
 from vserver.core.announce import Announcer
 from vserver.core.epochs import Epochs
@@ -34,9 +36,12 @@ from vserver.moves.means import Means
 from vserver.moves.orders import Moves
 from vserver.network.port import Network
 from vserver.outbox import Outbox
+from vserver.renewal import Renewal
 from vserver.session import Session
 from vserver.state import Keeper, State
-from vserver.wake import Bell
+from vserver.wake import Bell, first_of
+
+HYPERVISOR_EVERY = 1.0  # seconds between attempts to reach one that is not there yet
 
 _log = log.get(__name__)
 
@@ -52,6 +57,8 @@ class Parts:
     state: State
     version: str = "0"
     chance: random.Random = field(default_factory=random.Random)
+    renewal: Renewal | None = None  # of the certificate, where there is one
+    migration_name: str = ""  # in that certificate, where memory travels encrypted
 
 
 class Agent:
@@ -63,7 +70,7 @@ class Agent:
         self._news = Bell()
         clock, hypervisor = parts.clock, parts.hypervisor
         self.epochs = Epochs()
-        self.wanted = Wanted(self.epochs)
+        self.wanted = Wanted(self.epochs, config.vtep_address)
         self.outbox = Outbox()
         self.guests = Guests(
             hypervisor,
@@ -73,7 +80,7 @@ class Agent:
         )
         self.plane = DataPlane(parts.network, self.guests.taps)
         announcer = Announcer(self.epochs)
-        hearing = Hearing(self.wanted, self.epochs, self._wanted_changed)
+        hearing = Hearing(self.wanted, self.epochs, self._wanted_changed, self.outbox.resync)
         self.session = Session(
             parts.links, hearing, self.outbox, self.guests.truth, clock, parts.chance
         )
@@ -88,6 +95,7 @@ class Agent:
             self.epochs,
             lambda: self.session.link,
             clock,
+            Budget(clock, parts.chance),
         )
         self.monitor = Monitor(
             hypervisor,
@@ -118,15 +126,15 @@ class Agent:
     async def run(
         self, stopping: asyncio.Event | None = None, ready: Callable[[], None] = lambda: None
     ) -> None:
-        """Until `stopping` is set, or it is cancelled. Raises what the hypervisor or the network
-        raise if they cannot be opened. An agent runs once."""
+        """Until `stopping` is set, or it is cancelled. Raises what the network raises if it cannot
+        be opened: that closes every tap, and is done before anything else. An agent runs once."""
         parts = self._parts
+        stopping = stopping or asyncio.Event()
         try:
             self.epochs.restore(await parts.state.load())
-            await parts.hypervisor.open()
             await self.plane.open()
-            hello = await self._hello()
-            await self._serve(hello, stopping or asyncio.Event(), ready)
+            if await self._reach_hypervisor(stopping):
+                await self._serve(await self._hello(), stopping, ready)
         finally:
             await self.keeper.keep()
             for link in parts.links:
@@ -134,11 +142,23 @@ class Agent:
             await parts.network.close()
             await parts.hypervisor.close()
 
+    async def _reach_hypervisor(self, stopping: asyncio.Event) -> bool:
+        """A host comes up in any order: wait for it, until it is there or `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                await self._parts.hypervisor.open()
+            except (Refusal, TimeoutError) as error:
+                _log.warning("the hypervisor cannot be reached: trying again", error=str(error))
+                await first_of(stopping.wait(), self._parts.clock.sleep(HYPERVISOR_EVERY))
+            else:
+                return True
+        return False
+
     async def _hello(self) -> session_pb2.Hello:
-        """`resume_revision` stays 0: no stream can say that it resumed, so each tells all."""
+        """What the host is. What it holds is added for each stream (`hearing`)."""
         facts = await self._parts.hypervisor.facts()
         _log.info("host", hypervisor=facts.hypervisor, acceleration=facts.acceleration)
-        server = describe(self.config, facts, self.plane.capabilities)
+        server = describe(self.config, facts, self.plane.capabilities, self._parts.migration_name)
         return session_pb2.Hello(server=to_server(server), version=self._parts.version)
 
     async def _serve(
@@ -157,6 +177,8 @@ class Agent:
                 self.session.run(hello),
             )
             running = [tasks.create_task(loop) for loop in loops]
+            if self._parts.renewal is not None:
+                running.append(tasks.create_task(self._parts.renewal.run()))
             ready()
             await stopping.wait()
             for task in running:

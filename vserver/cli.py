@@ -1,4 +1,4 @@
-"""`vserver`: run, check-config, doctor."""
+"""`vserver`: run, check-config, doctor, guest."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ from functools import partial
 from pathlib import Path
 
 import click
+import grpc
 from rich.console import Console
 from rich.table import Table
 
 from common import log
+from common.certificates import BadCertificate
 from common.cli import config_option, load_or_exit
 from common.clock import SystemClock
+from common.enrol import join
 from common.errors import Refusal
+from common.jointoken import BadToken, parse_token
 from common.lifecycle import FAILED, Daemon, run
+from common.model.caller import Caller, Role
+from common.status import refusal_from_call
+from common.tls import TlsError
 from vserver import doctor
 from vserver.adaptors import VERSION, parts
 from vserver.app import Agent
 from vserver.config import AgentConfig
+from vserver.guest_cli import guest
 from vserver.state import StateError
 
 _config = config_option("/etc/vsignal/vserver.toml")
@@ -32,18 +40,46 @@ def main() -> None:
     """The vsignal agent of one hypervisor host."""
 
 
+main.add_command(guest)
+
+
 @main.command("run")
 @_config
 def run_command(path: Path) -> None:
     """Serve until SIGTERM, which changes no VM and closes no port."""
     config = load_or_exit(path, AgentConfig)
     log.configure(config.log)
-    sys.exit(run(partial(_serve, config), expected=(Refusal, StateError, OSError)))
+    sys.exit(run(partial(_serve, config), expected=(Refusal, StateError, TlsError, OSError)))
 
 
 async def _serve(config: AgentConfig, daemon: Daemon) -> None:
     agent = Agent(config, parts(config, SystemClock()))
     await agent.run(daemon.stopping, daemon.ready)
+
+
+@main.command("join")
+@_config
+@click.argument("token", required=False)
+def join_command(path: Path, token: str | None) -> None:
+    """Redeem a join token of `vctl server invite`: get a certificate, believe its CA.
+
+    TOKEN, or standard input where it is not given, so that nobody sees it in `ps`. The private key
+    is made here and never leaves this host.
+    """
+    config = load_or_exit(path, AgentConfig)
+    if config.tls is None:
+        sys.exit("vserver: the [tls] table of the configuration says where the certificate goes")
+    try:
+        read = parse_token(token or sys.stdin.readline())
+        if read.caller != Caller(Role.VSERVER, config.server_id):
+            sys.exit(f"vserver: the token is for {read.identity}; this is {config.server_id}")
+        join(read, config.tls)
+    except grpc.RpcError as error:
+        refusal = refusal_from_call(error)
+        sys.exit(f"vserver: {refusal.message if refusal else f'{read.join}: {error.details()}'}")
+    except (BadToken, BadCertificate, OSError) as error:
+        sys.exit(f"vserver: {error}")
+    click.echo(f"{config.server_id} joined {read.domain}; its certificate is {config.tls.identity}")
 
 
 @main.command("check-config")

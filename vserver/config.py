@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field, model_validator
 from common.config import Section
 from common.log import LogSettings
 from common.model.identity import MAX_VNI, parse_ip, parse_mac, parse_name
+from common.rpc import is_local
+from common.tls import TlsSettings
 
 Name = Annotated[str, AfterValidator(parse_name)]
 Ip = Annotated[str, AfterValidator(parse_ip)]
@@ -35,6 +37,7 @@ Address = Annotated[str, AfterValidator(_address)]
 
 class HypervisorKind(StrEnum):
     LIBVIRT = "libvirt"
+    QEMU = "qemu"  # guests of `vserver guest`, by QEMU's own monitors
     MEMORY = "memory"  # no real VMs: for tests and the demo
 
 
@@ -44,7 +47,18 @@ class NetworkKind(StrEnum):
 
 
 class LibvirtSettings(Section):
+    """`encrypt_migration`: memory travels by TLS between the two QEMUs, with the hosts' own
+    certificates, which the agent keeps in `pki` for QEMU to read."""
+
     uri: str = "qemu:///system"
+    encrypt_migration: bool = True
+    pki: Path = Path("/etc/pki/qemu")
+
+
+class QemuSettings(Section):
+    """`guests`: the directory of guests; by default `guests` in `state_dir`."""
+
+    guests: Path | None = None
 
 
 class CapacitySettings(Section):
@@ -52,6 +66,13 @@ class CapacitySettings(Section):
 
     vcpus: int | None = Field(default=None, ge=1)
     memory_mib: int | None = Field(default=None, ge=1)
+
+
+class CoordinatesSettings(Section):
+    """Where the host stands, in degrees (WGS 84)."""
+
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
 
 
 class AttachmentSettings(Section):
@@ -81,12 +102,16 @@ class AgentConfig(Section):
     vtep_address: Ip
     mac_address: Mac | None = None
     site: Name | None = None
+    coordinates: CoordinatesSettings | None = None
     vcenter: tuple[Address, ...] = Field(min_length=1, max_length=16)
+    tls: TlsSettings | None = None
+    plaintext: bool = False  # to a vCenter on this machine, without certificates
     state_dir: Path
     hypervisor: HypervisorKind = HypervisorKind.LIBVIRT
     network: NetworkKind = NetworkKind.LINUX
     migration_uri: str = Field(default="", max_length=255)
     libvirt: LibvirtSettings = LibvirtSettings()
+    qemu: QemuSettings = QemuSettings()
     capacity: CapacitySettings = CapacitySettings()
     attachment: tuple[AttachmentSettings, ...] = ()
     log: LogSettings = LogSettings()
@@ -100,6 +125,20 @@ class AgentConfig(Section):
                 raise ValueError(f"attachment: {kind} {', '.join(twice)} is said twice")
         if len(set(self.vcenter)) != len(self.vcenter):
             raise ValueError("vcenter: the same address twice")
-        if not self.state_dir.is_absolute():
-            raise ValueError(f"state_dir: not an absolute path: {self.state_dir}")
+        for key, path in (("state_dir", self.state_dir), ("qemu.guests", self.guests_dir)):
+            if not path.is_absolute():
+                raise ValueError(f"{key}: not an absolute path: {path}")
+        self._check_ways()
         return self
+
+    def _check_ways(self) -> None:
+        if self.plaintext == (self.tls is not None):
+            raise ValueError("give the [tls] table, or plaintext = true where all is one machine")
+        far = [address for address in self.vcenter if not is_local(address)]
+        if self.plaintext and far:
+            raise ValueError(f"plaintext: {', '.join(far)} is not on this machine")
+
+    @property
+    def guests_dir(self) -> Path:
+        """Where the `qemu` adaptor keeps its guests."""
+        return self.qemu.guests or self.state_dir / "guests"

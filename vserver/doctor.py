@@ -9,7 +9,7 @@ from common.clock import Clock
 from common.errors import Refusal
 from common.model.profile import Capability
 from vserver.adaptors import hypervisor, network
-from vserver.config import AgentConfig
+from vserver.config import AgentConfig, HypervisorKind
 from vserver.guests import FAILURES
 from vserver.hypervisor.port import HostFacts
 from vserver.network.port import Network
@@ -57,7 +57,8 @@ async def _hypervisor(config: AgentConfig, clock: Clock) -> list[Finding]:
         text = f"{error}: install vsignal with its extra `hosts`"
         return [Finding(part, "bindings", False, text, vital=True)]
     try:
-        await adaptor.open()
+        if config.hypervisor is not HypervisorKind.QEMU:  # its facts need no connection, and to
+            await adaptor.open()  # open it is to take an agent's place that may be running here
         return _facts(part, await adaptor.facts())
     except FAILURES as error:
         return [Finding(part, "connection", False, _words(error), vital=True)]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from common.model.profile import Capability
-from common.model.server import Server
+from common.model.server import Coordinates, Server
 from common.model.vm import Resources
 from vserver.config import AgentConfig
 from vserver.hypervisor.port import HostFacts
 
 
-def describe(config: AgentConfig, facts: HostFacts, capabilities: frozenset[Capability]) -> Server:
-    """The operator's word over the probe's."""
+def describe(
+    config: AgentConfig,
+    facts: HostFacts,
+    capabilities: frozenset[Capability],
+    migration_name: str = "",
+) -> Server:
+    """The operator's word over the probe's. `migration_name`: what the certificate of this end of
+    an encrypted copy says."""
+    at = config.coordinates
     return Server(
         server_id=config.server_id,
         name=config.name or config.server_id,
@@ -24,6 +31,7 @@ def describe(config: AgentConfig, facts: HostFacts, capabilities: frozenset[Capa
         hypervisor=facts.hypervisor,
         cpu_model=facts.cpu_model,
         capabilities=capabilities,
-        migration_uri=config.migration_uri,
+        migration_uri=config.migration_uri + (f"#{migration_name}" if migration_name else ""),
         mac_address=config.mac_address or "",
+        coordinates=Coordinates(at.latitude, at.longitude) if at is not None else None,
     )

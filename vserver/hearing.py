@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from common import log
 from common.codec.checker import Checker
-from common.codec.wanted import from_wanted_network, from_wanted_vm
+from common.codec.wanted import add_held, from_change, from_network, from_wanted_vm
 from common.errors import Reason
 from common.pb.vsignal.v1 import session_pb2 as pb
 from vserver.core.epochs import Epochs
@@ -17,17 +17,30 @@ _log = log.get(__name__)
 
 class Hearing:
     """`changed` is called after each message that changed what is wanted of one VM, of the
-    networks (""), or of anything (None: a whole set is complete)."""
+    networks (""), or of anything (None: a whole set is complete). `resync` asks for the whole of
+    a network of which something was missed."""
 
     def __init__(
-        self, wanted: Wanted, epochs: Epochs, changed: Callable[[str | None], None]
+        self,
+        wanted: Wanted,
+        epochs: Epochs,
+        changed: Callable[[str | None], None],
+        resync: Callable[[int], None],
     ) -> None:
         self._wanted = wanted
         self._epochs = epochs
         self._changed = changed
+        self._resync = resync
 
-    def attach(self) -> None:
-        self._wanted.attach()
+    def greet(self, hello: pb.Hello) -> pb.Hello:
+        """The hello with what is held."""
+        greeting = pb.Hello()
+        greeting.CopyFrom(hello)
+        add_held(greeting, self._wanted.held())
+        return greeting
+
+    def attach(self, welcome: pb.Welcome) -> None:
+        self._wanted.attach(welcome.resumes)
 
     def detach(self) -> None:
         self._wanted.detach()
@@ -40,8 +53,11 @@ class Hearing:
                 self._wanted.drop_vm(message.vm_gone)
                 self._changed(message.vm_gone)
             case "network":
-                self._wanted.put_network(from_wanted_network(message.network))
-                self._changed("")
+                fits = self._wanted.put_network(from_network(message.network))
+                self._network(message.network.vni, fits)
+            case "network_change":
+                fits = self._wanted.change_network(from_change(message.network_change))
+                self._network(message.network_change.vni, fits)
             case "network_gone":
                 self._wanted.drop_network(message.network_gone)
                 self._changed("")
@@ -49,6 +65,13 @@ class Hearing:
                 self._synced(message.synced.revision)
             case kind:  # a newer vCenter may say more than we understand
                 _log.warning("not understood", message=kind)
+
+    def _network(self, vni: int, fits: bool) -> None:
+        if fits:
+            self._changed("")
+        else:
+            _log.warning("something of a network was missed", vni=vni)
+            self._resync(vni)
 
     def _vm(self, wire: pb.WantedVm) -> None:
         check = Checker()

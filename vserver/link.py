@@ -7,7 +7,7 @@ A call ends in one of three ways: an answer; a `Refusal`, which is the vCenter's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -66,12 +66,30 @@ class Link(Protocol):
 class GrpcLink:
     """Dials out; the host opens no port to the vCenter."""
 
-    def __init__(self, address: str, server_id: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        server_id: str,
+        channel: Callable[[str], grpc.aio.Channel] = rpc.channel,
+    ) -> None:
         self._address = address
         self._identity = rpc.identity(f"vserver/{server_id}")
-        self._channel = rpc.channel(address)
+        self._make = channel
+        self._streams = 0
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = self._make(self._address)
         self._session = session_pb2_grpc.SessionStub(self._channel)
         self._signaling = signaling_pb2_grpc.SignalingStub(self._channel)
+
+    async def reconnect(self) -> None:
+        """With a new certificate, say: what comes next goes a new way; a stream keeps its own."""
+        old, streams = self._channel, self._streams
+        self._streams = 0
+        self._connect()
+        if not streams:
+            await old.close(CALL_WITHIN)
 
     @property
     def name(self) -> str:
@@ -79,13 +97,19 @@ class GrpcLink:
 
     @asynccontextmanager
     async def attach(self, hello: session_pb2.Hello) -> AsyncIterator[Stream]:
+        channel = self._channel
         call = self._session.Attach(metadata=self._identity)
+        self._streams += 1
         try:
             stream = _GrpcStream(call)
             await stream.send(session_pb2.AgentMessage(hello=hello))
             yield stream
         finally:
             call.cancel()  # a call that is only dropped is never collected (grpc #43462)
+            if channel is self._channel:
+                self._streams -= 1
+            else:
+                await channel.close()
 
     async def register(
         self, request: signaling_pb2.RegisterRequest

@@ -1,8 +1,9 @@
 """What waits to be sent up the stream.
 
 Bounded by construction, because the latest word replaces the one before: one outcome a VM, one
-progress an operation, one report. Answers have a limit; a question that is not answered is asked
-again. Progress goes last and may be lost, outcomes go first and are repeated (see `moves.orders`).
+progress an operation, one report, one resync a network. Answers have a limit; a question that is
+not answered is asked again. Progress goes last and may be lost, outcomes go first and are repeated
+(see `moves.orders`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Outbox:
         self._outcomes: dict[str, MoveOutcome] = {}
         self._progress: dict[str, Progress] = {}
         self._report: signaling_pb2.ReportRequest | None = None
+        self._resyncs: set[int] = set()
         self._filled = asyncio.Event()
 
     def clear(self) -> None:
@@ -33,6 +35,7 @@ class Outbox:
         self._outcomes.clear()
         self._progress.clear()
         self._report = None
+        self._resyncs.clear()
 
     def answer(self, ask_id: str, vm_id: str, state: HostedState) -> None:
         truth = HOSTED_STATE.to(state)
@@ -52,6 +55,10 @@ class Outbox:
         self._report = report
         self._filled.set()
 
+    def resync(self, vni: int) -> None:
+        self._resyncs.add(vni)
+        self._filled.set()
+
     async def next(self) -> pb.AgentMessage:
         """The most urgent message; waits for one."""
         while (message := self._take()) is None:
@@ -65,6 +72,8 @@ class Outbox:
             return pb.AgentMessage(outcome=to_outcome(outcome))
         if self._answers:
             return pb.AgentMessage(answer=self._answers.popleft())
+        if self._resyncs:
+            return pb.AgentMessage(resync=pb.Resync(vni=self._resyncs.pop()))
         if self._report is not None:
             report, self._report = self._report, None
             return pb.AgentMessage(report=report)

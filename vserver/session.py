@@ -1,7 +1,7 @@
 """The agent's one long stream: attached to some vCenter, for as long as the agent lives.
 
-Losing it changes nothing on the host. What was wanted stays wanted; a new stream tells everything
-again, and what came of standing orders is said again.
+Losing it changes nothing on the host. What was wanted stays wanted; a new stream goes on from what
+is held, and what came of standing orders is said again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ LAST_DELAY = 5.0
 WELCOME_WITHIN = 10.0
 MAX_ASKS = 256  # at a time
 DEFAULT_LEASE = 10.0
+LATER = 0.25  # at most so much later than the vCenter said, as a part of it
+LONGEST = 60.0  # seconds; longer than that nobody is believed
 
 _log = log.get(__name__)
 
@@ -56,15 +58,25 @@ class Session:
     async def run(self, hello: pb.Hello) -> None:
         """Attach, and attach again, for ever."""
         for link in itertools.cycle(self._links):
+            told = 0.0  # seconds to wait, in the vCenter's own words
             try:
                 await self._attached(link, hello)
             except* (LinkLost, Refusal, TimeoutError) as group:
                 _log.warning("not attached", vcenter=link.name, error=_words(group))
-            await self._clock.sleep(self._delay * self._chance.uniform(0.5, 1.0))
-            self._delay = min(self._delay * 2, LAST_DELAY)
+                told = max(told, _told_to_wait(group))
+            if _is_cancelled():
+                raise asyncio.CancelledError
+            await self._clock.sleep(self._pause(told))
+
+    def _pause(self, told: float) -> float:
+        """Never before the vCenter said, and never all at once."""
+        if told:
+            return told * self._chance.uniform(1.0, 1.0 + LATER)
+        delay, self._delay = self._delay, min(self._delay * 2, LAST_DELAY)
+        return delay * self._chance.uniform(0.5, 1.0)
 
     async def _attached(self, link: Link, hello: pb.Hello) -> None:
-        async with link.attach(hello) as stream:
+        async with link.attach(self._hearing.greet(hello)) as stream:
             async with asyncio.timeout(WELCOME_WITHIN):
                 first = await stream.receive()
             if first.WhichOneof("message") != "welcome":
@@ -83,7 +95,7 @@ class Session:
         self._delay = FIRST_DELAY
         self.lease = from_duration(welcome.lease) or DEFAULT_LEASE
         self._outbox.clear()
-        self._hearing.attach()
+        self._hearing.attach(welcome)
         self.link = link
 
     async def _send(self, stream: Stream) -> None:
@@ -113,5 +125,18 @@ class Session:
             self._asking -= 1
 
 
+def _is_cancelled() -> bool:
+    """A TaskGroup (of Python 3.11, 3.12) whose task failed at the moment in which it was cancelled
+    raises the failure alone."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _words(group: BaseExceptionGroup[Exception]) -> str:
     return "; ".join(str(error) or type(error).__name__ for error in group.exceptions)
+
+
+def _told_to_wait(group: BaseExceptionGroup[Exception]) -> float:
+    """`RetryInfo`, in seconds; 0: nothing was said."""
+    times = [e.retry_after or 0.0 for e in group.exceptions if isinstance(e, Refusal)]
+    return min(max(times, default=0.0), LONGEST)

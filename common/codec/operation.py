@@ -14,12 +14,15 @@ from common.model.operation import (
     PhaseTime,
     Progress,
     Receipt,
+    Standing,
 )
 from common.pb.vsignal.v1 import operations_pb2 as pb
 from common.pb.vsignal.v1 import session_pb2
 
 
-def to_operation(operation: Operation, progress: Progress | None = None) -> pb.Operation:
+def to_operation(
+    operation: Operation, progress: Progress | None = None, standing: Standing | None = None
+) -> pb.Operation:
     wire = pb.Operation(
         operation_id=operation.operation_id,
         kind=operation.kind,
@@ -37,6 +40,10 @@ def to_operation(operation: Operation, progress: Progress | None = None) -> pb.O
         receipt=to_receipt(operation.receipt),
         revision=operation.revision,
         acks=operation.acks,
+        parent=operation.parent,
+        priority=operation.priority,
+        subject=operation.subject,
+        near=operation.near,
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
@@ -44,7 +51,18 @@ def to_operation(operation: Operation, progress: Progress | None = None) -> pb.O
         wire.failure.CopyFrom(to_failure(operation.failure))
     if progress is not None:
         wire.progress.CopyFrom(to_progress(progress))
+    if standing is not None:
+        _put_standing(wire, standing)
     return wire
+
+
+def _put_standing(wire: pb.Operation, standing: Standing) -> None:
+    wire.waits_for.extend(standing.waits_for)
+    if standing.expected_end_ms:
+        wire.expected_end.CopyFrom(to_timestamp(standing.expected_end_ms))
+    if standing.parts is not None:
+        total, ended, succeeded = standing.parts
+        wire.parts.CopyFrom(pb.Parts(total=total, ended=ended, succeeded=succeeded))
 
 
 def _to_phases(operation: Operation) -> list[pb.PhaseTime]:
@@ -80,6 +98,10 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         failure=from_failure(wire.failure) if wire.HasField("failure") else None,
         receipt=_from_receipt(wire.receipt),
         acks=tuple(wire.acks),
+        parent=wire.parent,
+        priority=wire.priority,
+        subject=wire.subject,
+        near=wire.near,
         revision=wire.revision,
     )
 

@@ -10,6 +10,7 @@ from common.codec.vm import optional, to_resources
 from common.model.identity import parse_ip, parse_name, parse_vm_id, parse_vni
 from common.model.server import (
     Alert,
+    Coordinates,
     Group,
     Liveness,
     Server,
@@ -18,6 +19,7 @@ from common.model.server import (
     Tenant,
     VirtualNetwork,
     VmStatus,
+    is_on_earth,
 )
 from common.model.vm import Resources, VmState
 from common.pb.vsignal.v1 import signaling_pb2
@@ -27,7 +29,7 @@ MAX_VNIS = 64
 
 
 def to_server(server: Server) -> pb.Server:
-    return pb.Server(
+    wire = pb.Server(
         server_id=server.server_id,
         name=server.name,
         management_address=server.management_address,
@@ -39,10 +41,16 @@ def to_server(server: Server) -> pb.Server:
         capabilities=[CAPABILITY.to(c) for c in sorted(server.capabilities)],
         migration_uri=server.migration_uri,
         mac_address=server.mac_address,
+        coordinates=_to_coordinates(server.coordinates),
+        cordoned=server.cordoned,
+        attached_to=server.attached_to,
         liveness=LIVENESS.to(server.liveness),
         last_seen=to_timestamp(server.last_seen_ms),
         revision=server.revision,
     )
+    if server.fenced_ms:
+        wire.fenced_at.CopyFrom(to_timestamp(server.fenced_ms))
+    return wire
 
 
 def from_server(check: Checker, wire: pb.Server) -> Server:
@@ -64,10 +72,28 @@ def from_server(check: Checker, wire: pb.Server) -> Server:
             ),
             migration_uri=wire.migration_uri[:255],
             mac_address=wire.mac_address[:17],
+            coordinates=_from_coordinates(check, wire),
+            cordoned=wire.cordoned,
+            attached_to=wire.attached_to[:63],
+            fenced_ms=from_timestamp(wire.fenced_at) if wire.HasField("fenced_at") else 0,
             liveness=LIVENESS.read(check, "liveness", wire.liveness, Liveness.SILENT),
             last_seen_ms=from_timestamp(wire.last_seen),
             revision=wire.revision,
         )
+
+
+def _to_coordinates(place: Coordinates | None) -> pb.Coordinates | None:
+    if place is None:
+        return None
+    return pb.Coordinates(latitude=place.latitude, longitude=place.longitude)
+
+
+def _from_coordinates(check: Checker, wire: pb.Server) -> Coordinates | None:
+    if not wire.HasField("coordinates"):
+        return None
+    place = Coordinates(wire.coordinates.latitude, wire.coordinates.longitude)
+    check.require(is_on_earth(place), "coordinates", "-90..90 and -180..180 degrees")
+    return place
 
 
 def to_tenant(tenant: Tenant) -> pb.Tenant:
@@ -107,6 +133,7 @@ def to_group(group: Group) -> pb.Group:
         name=group.name,
         profile=to_profile(group.profile) if group.profile is not None else None,
         revision=group.revision,
+        anti_affinity=group.anti_affinity,
     )
 
 
@@ -121,6 +148,7 @@ def from_group(check: Checker, wire: pb.Group) -> Group:
             name=check.parse("name", parse_name, wire.name, ""),
             profile=profile,
             revision=wire.revision,
+            anti_affinity=wire.anti_affinity,
         )
 
 

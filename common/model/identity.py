@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 MAX_VNI = 2**24 - 1  # RFC 7348, section 5: 24 bits; 0 is not used
 _MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}")
+_ZERO_MAC = "00:00:00:00:00:00"
 # Canonical already, as most of what we are told is: these need no parser, which takes ten times as
 # long. Everything else, and every refusal, goes through the parser.
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UNICAST_MAC = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _UNICAST = re.compile(rf"(?:[1-9]|[1-9][0-9]|1[0-9][0-9]|2[01][0-9]|22[0-3])(?:\.{_OCTET}){{3}}")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -47,10 +49,12 @@ def parse_any_mac(text: str) -> str:
 
 def parse_mac(text: str) -> str:
     """Lower case with colons; a multicast or all-zero address identifies nobody (IEEE 802)."""
+    if _UNICAST_MAC.fullmatch(text) and text != _ZERO_MAC:
+        return text
     mac = parse_any_mac(text)
     if int(mac[:2], 16) & 1:
         raise ValueError(f"a multicast MAC identifies no interface: {text!r}")
-    if mac == "00:00:00:00:00:00":
+    if mac == _ZERO_MAC:
         raise ValueError("the zero MAC identifies no interface")
     return mac
 

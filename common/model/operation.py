@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+FENCE = "fence"  # the kind of an operation that is about a vServer, and has no parts
+
 
 class Phase(StrEnum):
     """What is absent from vcenter.core.movement.TRANSITIONS is invalid."""
 
+    QUEUED = "queued"
+    UNDER_WAY = "under-way"
+    FENCING = "fencing"
     PREPARING = "preparing"
     COPYING = "copying"
     SWITCHING = "switching"
@@ -38,11 +43,13 @@ class MoveStep(StrEnum):
 
 
 class HostedState(StrEnum):
-    """A hypervisor's own word on one VM. ABSENT = it cannot come back by itself."""
+    """A hypervisor's own word on one VM. ABSENT = it cannot come back by itself. SHUT_OFF, said of
+    a move's source only: it is still defined here, and its guest was shut down, not moved."""
 
     ABSENT = "absent"
     RUNNING = "running"
     UNKNOWN = "unknown"
+    SHUT_OFF = "shut-off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,9 @@ class Receipt:
 class Operation:
     """`epoch_after` is 0 until the switch; `phases` says when each phase was entered.
 
+    A move of one VM, or an operation with parts: those name it as their `parent`; it has a
+    `subject` (TENANT/GROUP, or a vServer) instead of a `vm_id`.
+
     `acks` names the hosts that have answered in the current phase, where both must.
     """
 
@@ -94,7 +104,27 @@ class Operation:
     failure: Failure | None = None
     receipt: Receipt = Receipt()
     acks: tuple[str, ...] = ()
+    parent: str = ""
+    priority: int = 0
+    subject: str = ""
+    near: str = ""
     revision: int = 0
+
+    @property
+    def in_motion(self) -> bool:
+        """A move that has had its turn, and has not ended: hosts work on it."""
+        return bool(self.vm_id) and self.phase is not Phase.QUEUED and not self.phase.final
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an active operation stands to the others: why it waits, and when it should end (0: no
+    telling). Of one with parts also how many there are, have ended, and have succeeded. Never
+    durable: it follows from the table and the time."""
+
+    waits_for: tuple[str, ...] = ()
+    expected_end_ms: int = 0
+    parts: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

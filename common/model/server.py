@@ -17,8 +17,25 @@ class Liveness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Degrees, WGS 84."""
+
+    latitude: float
+    longitude: float
+
+
+def is_on_earth(place: Coordinates) -> bool:
+    """Not, for one, where a number is NaN."""
+    return abs(place.latitude) <= 90 and abs(place.longitude) <= 180
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
-    """A vServer (draft 4.1, 4.2): what its agent says of it, and whether it can be reached."""
+    """A vServer (draft 4.1, 4.2): what its agent says of it, and whether it can be reached.
+
+    `cordoned` is the operator's word: no VM is placed there. `fenced_ms`: since then it is known to
+    run nothing; 0 once its agent has attached again.
+    """
 
     server_id: str
     name: str = ""
@@ -31,8 +48,12 @@ class Server:
     capabilities: frozenset[Capability] = frozenset()
     migration_uri: str = ""
     mac_address: str = ""
+    coordinates: Coordinates | None = None
+    cordoned: bool = False
+    fenced_ms: int = 0
     liveness: Liveness = Liveness.SILENT
     last_seen_ms: int = 0
+    attached_to: str = ""  # the vCenter replica, where there are several
     revision: int = 0
 
 
@@ -54,11 +75,12 @@ class VirtualNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A tenant's VMs that share a profile (draft 3.4)."""
+    """A tenant's VMs that share a profile (draft 3.4). `anti_affinity`: each on another vServer."""
 
     tenant: str
     name: str
     profile: Profile | None = None
+    anti_affinity: bool = False
     revision: int = 0
 
 

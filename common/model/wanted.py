@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 
 from common.model.operation import MoveStep
 from common.model.profile import Profile
@@ -29,7 +31,10 @@ class MoveOrder:
 
 @dataclass(frozen=True, slots=True)
 class WantedVm:
-    """One VM as this host should hold it. `owned`: this host is its owner in the ledger."""
+    """One VM as this host should hold it. `owned`: this host is its owner in the ledger.
+
+    `digest` is of what all this follows from in the ledger; the same digest, the same words.
+    """
 
     vm: Vm
     epoch: int
@@ -39,6 +44,7 @@ class WantedVm:
     ports: PortState
     closed_reason: str = ""
     move: MoveOrder | None = None
+    digest: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +63,56 @@ class WantedNetwork:
     network: str
     forwards: tuple[Forward, ...]
     vteps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPart:
+    """A network in the words that all of its hosts are told, or a part of a big one: `more` are
+    still to come. `digest` is the whole network's."""
+
+    network: WantedNetwork
+    revision: int
+    digest: int
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChange:
+    """What became different on a network that had the digest `before`, and has `digest` now."""
+
+    vni: int
+    revision: int
+    before: int
+    digest: int
+    forwards: tuple[Forward, ...] = ()
+    macs_gone: tuple[str, ...] = ()
+    vteps: tuple[str, ...] = ()
+    vteps_gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a host has of an earlier stream, by digest: VMs by vm_id, networks by VNI."""
+
+    vms: tuple[tuple[str, int], ...] = ()
+    networks: tuple[tuple[int, int], ...] = ()
+
+
+def network_digest(forwards: Iterable[tuple[str, str]], vteps: Iterable[str]) -> int:
+    """Of forwards (MAC and tunnel end) and tunnel ends, in any order. It finds what was missed; it
+    is no protection against whoever wants to deceive."""
+    ends = sum(_number(vtep) for vtep in vteps)
+    return (ends + sum(_number(f"{mac} {vtep}") for mac, vtep in forwards)) % _MODULUS
+
+
+def digest_after(before: int, come: int, gone: int) -> int:
+    """A network's digest, with those of what has come and of what has gone: a digest is a sum, so
+    that a change costs what it changes."""
+    return (before + come - gone) % _MODULUS
+
+
+_MODULUS = 1 << 64
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

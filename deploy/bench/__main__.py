@@ -26,11 +26,15 @@ class Bench:
 
 BENCHES = {
     "relocation": Bench("relocation", "run", 2),
+    "relocation-qemu": Bench("relocation_qemu", "run", 2),
     "lookup-unary": Bench("lookup", "unary"),
     "lookup-batch": Bench("lookup", "batch"),
+    "lookup-etcd": Bench("etcd", "run"),
     "register-bulk": Bench("register", "bulk", 100_000),
     "register-unary": Bench("register", "unary", 25_000),
     "fanout": Bench("fanout", "run", 1_000),
+    "attach": Bench("attach", "run", 10_000),
+    "reattach": Bench("attach", "again", 10_000),
     "growth": Bench("growth", "run"),
     "memory": Bench("capacity", "memory"),
     "restart": Bench("capacity", "restart"),

@@ -58,13 +58,16 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def vcenter(folder: Path, database: Path | None = None, lease: int = 300) -> Iterator[Process]:
-    """`vcenter run` on a port of loopback; ready when it has answered a lookup."""
-    port = free_port()
+def vcenter(
+    folder: Path, database: Path | None = None, lease: int = 300, port: int = 0
+) -> Iterator[Process]:
+    """`vcenter run` on a port of loopback, any unless one is given; ready when it has answered a
+    lookup."""
+    port = port or free_port()
     config = folder / f"vcenter-{port}.toml"
     store = "memory" if database is None else f"sqlite:{database}"
     config.write_text(
-        f'listen = ["127.0.0.1:{port}"]\nstore = "{store}"\n'
+        f'listen_plaintext = ["127.0.0.1:{port}"]\nstore = "{store}"\n'
         f'lease_seconds = {lease}\ndrain_seconds = 0.5\n[log]\nlevel = "warning"\n'
     )
     command = [sys.executable, "-c", "from vcenter.cli import main; main()", "run"]

@@ -46,8 +46,12 @@ def compared(
             "values": [round(v, 3) for v in subject],
             "baseline_values": [round(v, 3) for v in rival],
             "mean_ratio": round(statistics.mean(subject) / statistics.mean(rival), 3),
-            "python": platform.python_version(),
-            "grpcio": version("grpcio"),
+            **versions(),
             **conditions,
         },
     )
+
+
+def versions() -> dict[str, str]:
+    """What every result names."""
+    return {"python": platform.python_version(), "grpcio": version("grpcio")}

@@ -13,14 +13,14 @@ from typing import Any
 
 import grpc.aio
 
-from common.codec.server import to_server
-from common.pb.vsignal.v1 import session_pb2, session_pb2_grpc, signaling_pb2, signaling_pb2_grpc
+from common.pb.vsignal.v1 import signaling_pb2, signaling_pb2_grpc
 from common.pb.vsignal.v1 import types_pb2 as pb
 from common.rpc import channel, identity
+from deploy.bench.agents import Agent
 from deploy.bench.bare import FIRE, STREAM
 from deploy.bench.daemon import Process, bare, populated, scratch
 from deploy.bench.entry import Entry, compared
-from deploy.bench.population import Population, server, server_id
+from deploy.bench.population import Population, server_id
 
 CHANNELS = 8
 PATIENCE_S = 60.0
@@ -54,14 +54,9 @@ async def _ours(at: Process, population: Population, rounds: int) -> tuple[list[
     heard = Heard([0.0] * population.servers)
     links = [channel(at.target) for _ in range(CHANNELS)]
     async with asyncio.TaskGroup() as tasks:
-        readers = []
-        for number in range(population.servers):
-            stub = session_pb2_grpc.SessionStub(links[number % CHANNELS])
-            call = stub.Attach(metadata=identity(f"vserver/{server_id(number)}"))
-            hello = session_pb2.Hello(server=to_server(server(number)))
-            await call.write(session_pb2.AgentMessage(hello=hello))
-            readers.append(tasks.create_task(_listen(call, heard, number)))
-        await _quiet(heard)
+        attaching = (Agent(n).attach(links[n % CHANNELS]) for n in range(population.servers))
+        calls = await asyncio.gather(*attaching)
+        readers = [tasks.create_task(_listen(call, heard, n)) for n, call in enumerate(calls)]
         register = signaling_pb2_grpc.SignalingStub(links[0]).Register
 
         async def change(turn: int) -> None:
@@ -80,7 +75,7 @@ async def _ours(at: Process, population: Population, rounds: int) -> tuple[list[
 
 async def _listen(call: Any, heard: Heard, number: int) -> None:
     while (message := await call.read()) is not grpc.aio.EOF:
-        if message.WhichOneof("message") == "network":
+        if message.WhichOneof("message") == "network_change":
             heard.at[number] = time.perf_counter()
             heard.size = message.ByteSize()
 

@@ -14,7 +14,7 @@ from deploy.bench.population import Guest, Population
 
 LOOKUP = "/vsignal.v1.Signaling/Lookup"
 BATCH = 1_000
-LOAD = f"h2load -c{h2load.CLIENTS} -m{h2load.STREAMS}, 2 s after 1 s, both servers on loopback"
+LOAD = f"h2load -c{h2load.CLIENTS} -m{h2load.STREAMS}, 2 s after 1 s, servers on loopback"
 
 
 @dataclass

@@ -129,7 +129,7 @@ class Population:
             db.execute("PRAGMA synchronous = OFF")
             db.executemany("INSERT INTO current VALUES (?, ?, ?)", self.rows())
             (last,) = db.execute("SELECT max(revision) FROM current").fetchone()
-            db.execute(schema.SET_COMPACTED, (last,))
+            db.execute(schema.SET_COMPACTED, (last, NOW_S * 1000))
             db.commit()
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -58,13 +58,13 @@ def _plain() -> Iterator[tuple[Callable[[], None], Probe]]:
 
 
 @contextmanager
-def _product() -> Iterator[tuple[Callable[[], None], Probe]]:
+def product(hypervisor: str = "libvirt") -> Iterator[tuple[Callable[[], None], Probe]]:
     """Ours: ledger, policy, forwarding, receipt and all."""
     with ExitStack() as stack:
-        stage = RealStage(fresh_run_id())
+        stage = RealStage(fresh_run_id(), hypervisor)
         stack.callback(stage.down)
         stage.up()
-        control = stack.enter_context(connected(stage.target))
+        control = stack.enter_context(connected(stage.target, stage.operator))
         _populate(stage, control)
 
         def move() -> None:
@@ -91,7 +91,7 @@ def _populate(stage: RealStage, control: Control) -> None:
 def run(vms: int, rounds: int) -> list[Entry]:
     del vms  # one that moves, and one that is watched from
     ours, virsh = Runs(), Runs()
-    with _plain() as (virsh_move, virsh_probe), _product() as (our_move, our_probe):
+    with _plain() as (virsh_move, virsh_probe), product() as (our_move, our_probe):
         for probe, move in ((virsh_probe, virsh_move), (our_probe, our_move)):
             until("the guest answers", partial(probe.ping, WEB.ip))
             move()  # the first warms caches on both sides

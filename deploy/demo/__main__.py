@@ -52,7 +52,7 @@ def _stage(options: argparse.Namespace, teller: Teller) -> Stage:
 def _play(stage: Stage, story: Story, teller: Teller) -> None:
     try:
         stage.up()
-        with connected(stage.target) as control:
+        with connected(stage.target, stage.operator) as control:
             story.play(control)
         story.seen["ok"] = not teller.failures
     except Exception:  # noqa: BLE001 - whatever went wrong, the story says so and cleans up

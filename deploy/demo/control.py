@@ -19,10 +19,10 @@ from common.pb.vsignal.v1 import (
     signaling_pb2_grpc,
     types_pb2,
 )
-from common.rpc import CLIENT_OPTIONS, identity
+from common.rpc import blocking_channel
+from common.tls import Bundle
 
 T = TypeVar("T")
-OPERATOR = identity("operator/demo")
 
 
 def until(what: str, look: Callable[[], T | None], timeout: float = 30.0) -> T:
@@ -39,7 +39,7 @@ def until(what: str, look: Callable[[], T | None], timeout: float = 30.0) -> T:
 
 @dataclass(frozen=True)
 class Control:
-    """Every service of a vCenter, as `operator/demo`."""
+    """Every service of a vCenter, as the operator whose certificate the channel has."""
 
     signaling: signaling_pb2_grpc.SignalingStub
     directory: directory_pb2_grpc.DirectoryStub
@@ -48,12 +48,12 @@ class Control:
 
     def lookup(self, *keys: types_pb2.VmKey) -> list[signaling_pb2.LookupResult]:
         request = signaling_pb2.LookupRequest(keys=keys)
-        return list(self.directory.Lookup(request, metadata=OPERATOR, timeout=10).results)
+        return list(self.directory.Lookup(request, timeout=10).results)
 
     def vm(self, vm_id: str) -> directory_pb2.GetVmResponse | None:
         request = directory_pb2.GetVmRequest(key=types_pb2.VmKey(vm_id=vm_id))
         try:
-            return self.directory.GetVm(request, metadata=OPERATOR, timeout=10)
+            return self.directory.GetVm(request, timeout=10)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return None
@@ -61,40 +61,40 @@ class Control:
 
     def servers(self) -> list[directory_pb2.ServerLoad]:
         request = directory_pb2.ListServersRequest()
-        return list(self.directory.ListServers(request, metadata=OPERATOR, timeout=10).servers)
+        return list(self.directory.ListServers(request, timeout=10).servers)
 
     def declare_tenant(self, tenant: str) -> None:
         request = inventory_pb2.PutTenantRequest(tenant=types_pb2.Tenant(tenant_id=tenant))
-        self.inventory.PutTenant(request, metadata=OPERATOR, timeout=10)
+        self.inventory.PutTenant(request, timeout=10)
 
     def declare_network(self, name: str, tenant: str, vni: int) -> None:
         network = types_pb2.VirtualNetwork(network_id=name, tenant=tenant, vnis=[vni])
         request = inventory_pb2.PutNetworkRequest(network=network)
-        self.inventory.PutNetwork(request, metadata=OPERATOR, timeout=10)
+        self.inventory.PutNetwork(request, timeout=10)
 
     def declare_group(self, tenant: str, name: str, profile: types_pb2.Profile) -> None:
         group = types_pb2.Group(tenant=tenant, name=name, profile=profile)
         request = inventory_pb2.PutGroupRequest(group=group)
-        self.inventory.PutGroup(request, metadata=OPERATOR, timeout=10)
+        self.inventory.PutGroup(request, timeout=10)
 
     def move(
         self, vm_id: str, to: str, seen: Callable[[operations_pb2.Operation], None] | None = None
     ) -> operations_pb2.Operation:
         """Start a move and follow it to its end; `seen` gets every change."""
         request = signaling_pb2.RelocateRequest(vm_id=vm_id, destination=to)
-        started = self.signaling.Relocate(request, metadata=OPERATOR, timeout=10).operation
+        started = self.signaling.Relocate(request, timeout=10).operation
         last = started
         follow = operations_pb2.GetOperationRequest(operation_id=started.operation_id)
-        for last in self.operations.Follow(follow, metadata=OPERATOR, timeout=120):
+        for last in self.operations.Follow(follow, timeout=120):
             if seen is not None:
                 seen(last)
         return last
 
 
 @contextmanager
-def connected(target: str) -> Iterator[Control]:
+def connected(target: str, operator: Bundle) -> Iterator[Control]:
     """A synchronous client: the story is told in order."""
-    with grpc.insecure_channel(target, options=list(CLIENT_OPTIONS)) as channel:
+    with blocking_channel(target, operator) as channel:
         yield Control(
             signaling_pb2_grpc.SignalingStub(channel),
             directory_pb2_grpc.DirectoryStub(channel),

@@ -6,16 +6,19 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common import log
+from common import log, rpc
 from common.clock import SystemClock
 from common.log import Level, LogSettings
 from common.model.profile import ICMP, IPV4, TCP
 from common.model.vm import Interface, Resources, Vm, VmState
+from common.tls import Bundle
 from deploy.demo.stage import Actor, Gap
+from deploy.domain import Domain
 from vcenter.app import VCenter
 from vcenter.config import Config
 from vcenter.store.sqlite import SqliteStore
@@ -41,6 +44,7 @@ class MemoryStage:
     def __init__(self) -> None:
         self._dir = tempfile.TemporaryDirectory(prefix="vs-")
         self._socket = Path(self._dir.name) / "vcenter.sock"
+        self._domain = Domain(Path(self._dir.name) / "domain")
         self.target = f"unix:{self._socket}"
         self._clock = SystemClock()
         self._fleet = MemoryFleet(self._clock)
@@ -52,6 +56,10 @@ class MemoryStage:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stack = AsyncExitStack()
 
+    @property
+    def operator(self) -> Bundle:
+        return self._domain.operator
+
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
@@ -61,7 +69,13 @@ class MemoryStage:
         self._call(self._up())
 
     async def _up(self) -> None:
-        config = Config(listen=(self.target,), store=f"sqlite:{self._dir.name}/ledger.db")
+        self._domain.make(self.target)
+        config = Config(
+            domain=self._domain.name,
+            listen=(self.target,),
+            store=f"sqlite:{self._dir.name}/ledger.db",
+            tls=self._domain.identity("vcenter/demo"),
+        )
         store = SqliteStore(f"{self._dir.name}/ledger.db")
         center = VCenter(config, store, self._clock)
         await self._stack.enter_async_context(center.running())
@@ -83,9 +97,12 @@ class MemoryStage:
             hypervisor=HypervisorKind.MEMORY,
             network=NetworkKind.MEMORY,
             migration_uri=host.migration_uri,
+            tls=self._domain.identity(f"vserver/h{number}"),
         )
         network = MemoryNetwork(self._fabric.host(_address(number)))
-        link = GrpcLink(f"unix://{self._socket}", config.server_id)
+        bundle = self._domain.bundle(f"vserver/h{number}")
+        channel = partial(rpc.channel, bundle=bundle)
+        link = GrpcLink(f"unix://{self._socket}", config.server_id, channel)
         return Agent(config, Parts(self._clock, [link], host, network, MemoryState()))
 
     def down(self) -> None:

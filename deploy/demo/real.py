@@ -1,24 +1,28 @@
-"""The stage with real hosts: namespaces, libvirtd each, real guests, real packets."""
+"""The stage with real hosts: namespaces, a hypervisor each, real guests, real packets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from common.tls import Bundle, vcenter_name
 from deploy.demo.stage import Actor, Gap
 from deploy.lab import Guest, GuestSpec, Lab, Nic, Probe
-from deploy.lab.daemons import Daemon, agent, socket_of, vcenter, wait_socket
+from deploy.lab.daemons import Daemon, agent, domain, socket_of, vcenter, wait_socket
 
 
 class RealStage:
     """See `deploy.demo.stage.Stage`."""
 
-    hypervisor = "libvirt"
-
-    def __init__(self, run_id: str) -> None:
-        self._lab = Lab(run_id, hosts=3)
+    def __init__(self, run_id: str, hypervisor: str = "libvirt") -> None:
+        self.hypervisor = hypervisor
+        self._lab = Lab(run_id, hosts=3, hypervisor=hypervisor)
         self._guests: dict[str, Guest] = {}
         self._probe: Probe | None = None
         self._daemons: list[Daemon] = []
         self.target = f"unix:{socket_of(self._lab)}"
+
+    @property
+    def operator(self) -> Bundle:
+        return domain(self._lab).operator
 
     def up(self) -> None:
         self._lab.up()
@@ -87,7 +91,14 @@ class RealStage:
             gap.longest_ms, gap.sent, gap.lost = seen.longest_gap_ms, seen.sent, seen.lost
 
     def try_next(self, mover: Actor) -> list[str]:
-        vctl = f".venv/bin/vctl --server {self.target}"
+        certified = domain(self._lab)
+        vctl = f".venv/bin/vctl --config {certified.vctl}"
+        folder = certified.vctl.parent
+        identity = f"{folder}/identity.pem"
+        grpcurl = (
+            f"grpcurl -unix -cacert {folder}/ca.pem -cert {identity} -key {identity}"
+            f" -authority {vcenter_name(certified.name)}"
+        )
         key = f'{{"keys": [{{"ip": {{"vni": {mover.vni}, "ip": "{mover.ip}"}}}}]}}'
         socket = self.target.removeprefix("unix:")
         return [
@@ -96,9 +107,8 @@ class RealStage:
             f"{vctl} vm move {mover.vm_id} --to h3",
             f"{vctl} op list",
             f"{vctl} events --snapshot --timeout 1",
-            f"grpcurl -plaintext -unix -H 'vsignal-identity: operator/me' -d '{key}'"
-            f" {socket} vsignal.v1.Signaling/Lookup",
-            f"grpcurl -plaintext -unix {socket} list",
+            f"{grpcurl} -d '{key}' {socket} vsignal.v1.Signaling/Lookup",
+            f"{grpcurl} {socket} list",
             f"{self._lab.host(2).virsh_line} list",
             "./scripts/demo --down",
         ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.pb.vsignal.v1 import types_pb2
+from common.tls import Bundle
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Stage(Protocol):
 
     hypervisor: str
     target: str  # the vCenter, for gRPC
+
+    @property
+    def operator(self) -> Bundle:
+        """The operator's certificate; there from `up` on."""
+        ...
 
     def up(self) -> None:
         """Hosts, the vCenter, an agent on each host."""

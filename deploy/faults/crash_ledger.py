@@ -59,7 +59,7 @@ class Crash:
     async def _start(self) -> Process:
         config = self.folder / "vcenter.toml"
         config.write_text(
-            f'listen = ["unix:{self.folder}/vcenter.sock"]\n'
+            f'listen_plaintext = ["unix:{self.folder}/vcenter.sock"]\n'
             f'store = "sqlite:{self.folder}/ledger.db"\n'
         )
         run = "from vcenter.cli import main; main()"

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from deploy.domain import Domain
 from deploy.lab import shell
 from deploy.lab.host import Host
 from deploy.lab.lab import Lab
@@ -68,23 +69,32 @@ def vcenter(lab: Lab, lease_seconds: float = 6.0) -> Daemon:
     """Listens in its namespace for the agents, and on a unix socket for the operator."""
     work = lab.names.work / "vcenter"
     config = f"""
-domain = "lab"
+domain = "{domain(lab).name}"
 listen = ["{lab.vcenter_address}:{PORT}", "unix:{socket_of(lab)}"]
+{domain(lab).table("vcenter/lab")}
 store = "sqlite:{work}/ledger.db"
 lease_seconds = {lease_seconds}
-trusted_networks = ["10.0.0.0/24"]
 log = {{format = "json"}}
 """
     return Daemon(lab.vcenter_netns, work, "vcenter", config)
 
 
+def domain(lab: Lab) -> Domain:
+    """The lab's own CA, and who has a certificate of it."""
+    made = Domain(lab.names.work / "domain")
+    made.make(f"unix:{socket_of(lab)}")
+    return made
+
+
 def socket_of(lab: Lab) -> Path:
-    """Where `vctl --server unix:PATH` reaches the vCenter from any namespace."""
+    """Where the operator reaches the vCenter from any namespace."""
     return lab.names.work / "vcenter.sock"
 
 
-def agent(lab: Lab, host: Host, extra: str = "") -> Daemon:
-    """`extra` is appended to the configuration: attachments, capacity …"""
+def agent(lab: Lab, host: Host, extra: str = "", encrypt: bool = False) -> Daemon:
+    """`extra` is appended to the configuration: attachments, capacity … `encrypt`: memory travels
+    by TLS, which takes hosts that share two cores three times as long."""
+    says = str(encrypt).lower()
     config = f"""
 server_id = "h{host.number}"
 name = "{host.netns}"
@@ -92,8 +102,10 @@ management_address = "{host.address}"
 vtep_address = "{host.address}"
 vcenter = ["{lab.vcenter_address}:{PORT}"]
 state_dir = "{host.work}/agent-state"
+{domain(lab).table(f"vserver/h{host.number}")}
 migration_uri = "{host.peer_uri}"
-libvirt = {{uri = "{host.libvirt_uri}"}}
+hypervisor = "{host.hypervisor}"
+libvirt = {{uri = "{host.libvirt_uri}", pki = "{host.libvirtd.pki}", encrypt_migration = {says}}}
 log = {{format = "json"}}
 {extra}
 """

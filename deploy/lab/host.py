@@ -1,4 +1,4 @@
-"""A hypervisor host of the lab: a network namespace, an underlay address, a libvirtd."""
+"""A hypervisor host of the lab: a network namespace, an underlay address, a libvirtd or none."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from deploy.lab.underlay import plug
 class Host:
     """One of the lab's hosts. It holds no state: a fresh process can make it again."""
 
-    def __init__(self, names: Names, number: int) -> None:
+    def __init__(self, names: Names, number: int, hypervisor: str = "libvirt") -> None:
         self.names = names
+        self.hypervisor = hypervisor
         self.number = number
         self.netns = names.host(number)
         self.address = underlay_address(number)
@@ -29,14 +30,19 @@ class Host:
 
     @property
     def peer_uri(self) -> str:
-        """How the other hosts' libvirtd reach it, to migrate to it."""
+        """How the other hosts reach it, to migrate to it: its libvirtd, or its agent."""
+        if self.hypervisor == "qemu":
+            return f"qmp+tcp://{self.address}:7402"
         return f"qemu+tcp://{self.address}/system"
 
     def up(self) -> None:
-        """Plug the host into the underlay and start its libvirtd."""
+        """Plug the host into the underlay and start its libvirtd, if it is to have one."""
         netns.create(self.netns)
         plug(self.names.underlay, self.netns, self.address)
-        self.libvirtd.start()
+        if self.hypervisor == "libvirt":
+            self.libvirtd.start()
+        else:
+            self.work.mkdir(mode=0o711)
 
     def run(self, argv: Sequence[str], *, check: bool = True, timeout: float = 60.0) -> str:
         """Run a command on this host, and return what it printed."""

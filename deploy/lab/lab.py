@@ -11,6 +11,7 @@ from deploy.lab.guest import Guest, GuestSpec
 from deploy.lab.host import Host
 from deploy.lab.names import VCENTER_ADDRESS, Names, fresh_run_id
 from deploy.lab.probe import Probe
+from deploy.lab.qemu_guest import QemuGuest
 
 
 class Lab:
@@ -20,9 +21,11 @@ class Lab:
     in another process is the same lab, and can take it down.
     """
 
-    def __init__(self, run_id: str | None = None, hosts: int = 3) -> None:
+    def __init__(
+        self, run_id: str | None = None, hosts: int = 3, hypervisor: str = "libvirt"
+    ) -> None:
         self.names = Names(run_id or fresh_run_id())
-        self.hosts = [Host(self.names, number) for number in range(1, hosts + 1)]
+        self.hosts = [Host(self.names, number, hypervisor) for number in range(1, hosts + 1)]
         self.vcenter_netns = self.names.vcenter
         self.vcenter_address = VCENTER_ADDRESS
 
@@ -59,9 +62,14 @@ class Lab:
 
     def guest(self, spec: GuestSpec, on: int) -> Guest:
         """Start a guest on a host; its bridges must exist there."""
-        guest = Guest(spec, self.host(on))
+        guest = self.place(spec, on)
         guest.start()
         return guest
+
+    def place(self, spec: GuestSpec, on: int) -> Guest:
+        """A guest that is not there yet."""
+        host = self.host(on)
+        return QemuGuest(spec, host) if host.hypervisor == "qemu" else Guest(spec, host)
 
     def probe(self, name: str, on: int, bridge: str, address: str) -> Probe:
         """Plug a measuring endpoint into a host's bridge."""

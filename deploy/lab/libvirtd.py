@@ -57,6 +57,8 @@ dynamic_ownership = 0
 stdio_handler = "file"
 migration_address = "{address}"
 migration_host = "{address}"
+migrate_tls_x509_cert_dir = "{pki}"
+migrate_tls_x509_verify = 1
 """
 
 
@@ -71,6 +73,11 @@ class Libvirtd:
     @property
     def socket(self) -> Path:
         return self.home / "run/libvirt-sock"
+
+    @property
+    def pki(self) -> Path:
+        """Where QEMU looks for certificates when a guest is copied; the agent puts them there."""
+        return self.home / "pki"
 
     @property
     def uri(self) -> str:
@@ -142,7 +149,8 @@ class Libvirtd:
             to.mkdir(parents=True, exist_ok=True)  # a bind mount needs something to cover
         (self.home / "run" / CONSOLES.name).mkdir()
         self._write_accounts()
-        values = {"address": self.address, "host_uuid": str(uuid.uuid4())}
+        self.pki.mkdir(mode=0o700)
+        values = {"address": self.address, "host_uuid": str(uuid.uuid4()), "pki": str(self.pki)}
         (self.home / "etc/libvirtd.conf").write_text(_LIBVIRTD_CONF.format(**values))
         (self.home / "etc/qemu.conf").write_text(_QEMU_CONF.format(**values))
 

@@ -8,9 +8,9 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,13 +44,29 @@ def call_in(name: str, function: Callable[[], T]) -> T:
 
 
 def _entered(name: str, function: Callable[[], T]) -> T:
-    fd = os.open(_NETNS / name, os.O_RDONLY)
+    _enter(_NETNS / name)
+    return function()
+
+
+@contextmanager
+def entered(name: str) -> Iterator[None]:
+    """This thread is inside meanwhile, and so is what it starts; other threads are not."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    _enter(_NETNS / name)
+    try:
+        yield
+    finally:
+        _enter(Path(f"/proc/self/fd/{before}"))
+        os.close(before)
+
+
+def _enter(file: Path) -> None:
+    fd = os.open(file, os.O_RDONLY)
     try:
         if _libc.setns(fd, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"cannot enter namespace {name}")
+            raise OSError(ctypes.get_errno(), f"cannot enter namespace {file}")
     finally:
         os.close(fd)
-    return function()
 
 
 def pids(name: str) -> set[int]:

@@ -24,7 +24,8 @@ class Machine:
         self.vm_id = str(uuid4())
         self.name = f"c{number}"
         self.mac = f"52:54:00:00:{number >> 8:02x}:{number & 255:02x}"
-        self._memory_mib = memory_mib
+        self.tenant, self.vni = tenant, vni
+        self.memory_mib = memory_mib
         self._metadata = self._assignment(tenant, vni) if tenant else ""
 
     @property
@@ -43,7 +44,7 @@ class Machine:
     def xml(self) -> str:
         return f"""<domain type="qemu">
           <name>{self.name}</name><uuid>{self.vm_id}</uuid>{self._metadata}
-          <memory unit="MiB">{self._memory_mib}</memory><vcpu>1</vcpu>
+          <memory unit="MiB">{self.memory_mib}</memory><vcpu>1</vcpu>
           <os><type arch="x86_64" machine="q35">hvm</type></os>
           <cpu mode="custom" match="exact" check="none"><model>qemu64</model></cpu>
           <devices>

@@ -24,6 +24,7 @@ from google.protobuf.descriptor import (
 
 from common.pb.vsignal.v1 import (
     directory_pb2,
+    enrolment_pb2,
     inventory_pb2,
     operations_pb2,
     session_pb2,
@@ -40,6 +41,7 @@ MODULES = (
     session_pb2,
     directory_pb2,
     inventory_pb2,
+    enrolment_pb2,
     storage_pb2,
 )
 TYPES = {

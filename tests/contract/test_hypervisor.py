@@ -1,4 +1,4 @@
-"""What every hypervisor adaptor must do (port.py): `memory`, and `libvirt` on real hosts."""
+"""What every hypervisor adaptor must do (port.py): `memory`, `libvirt` on real hosts, `qemu`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,21 @@ def labs() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.fixture(params=["memory", "libvirt"])
+@pytest.fixture(params=["memory", "libvirt", "qemu"])
 async def bench(
     request: pytest.FixtureRequest, labs: ExitStack, kept: dict[str, object]
 ) -> AsyncIterator[Bench]:
     if request.param == "memory":
         async with memory_bench() as without_machine:
             yield without_machine
+        return
+    if request.param == "qemu":
+        from tests.contract.hypervisor_qemu import namespace, qemu_bench
+
+        if "netns" not in kept:
+            kept["netns"] = labs.enter_context(namespace())
+        async with qemu_bench(str(kept["netns"])) as on_qemu:
+            yield on_qemu
         return
     pytest.importorskip("libvirt", reason="libvirt-python is not installed")
     from tests.contract.hypervisor_libvirt import lab_or_skip, libvirt_bench
@@ -59,6 +67,7 @@ async def state(hypervisor: Hypervisor, vm_id: str) -> VmState | None:
 
 async def copied(bench: Bench, machine: Machine) -> Copied:
     uri, devices = bench.destination_uri, machine.devices
+    await bench.destination.make_way(machine.vm_id)
     return await bench.source.migrate(machine.vm_id, uri, devices, lambda _: None)
 
 
@@ -66,6 +75,7 @@ async def copying(bench: Bench, machine: Machine) -> asyncio.Task[Copied]:
     """A copy that has begun, and will take seconds."""
     await started(bench, machine)
     await bench.copy_slowly(machine.vm_id)
+    await bench.destination.make_way(machine.vm_id)
     begun = asyncio.Event()
     task = asyncio.create_task(
         bench.source.migrate(
@@ -160,6 +170,7 @@ async def test_facts_and_usage_are_plausible(bench: Bench) -> None:
 async def test_a_copy_waits_at_the_destination_with_the_tap_as_asked(bench: Bench) -> None:
     machine, seen = Machine(), list[Progress]()
     await started(bench, machine)
+    await bench.destination.make_way(machine.vm_id)
     result = await bench.source.migrate(
         machine.vm_id, bench.destination_uri, machine.devices, seen.append
     )
@@ -294,6 +305,15 @@ async def test_discard_removes_a_definition_but_no_vm_that_runs(bench: Bench) ->
     await bench.by_hand("stop", machine.vm_id)
     await bench.source.discard(machine.vm_id)
     assert await bench.source.get(machine.vm_id) is None
+
+
+async def test_what_runs_or_has_been_copied_away_was_not_shut_down(bench: Bench) -> None:
+    machine = Machine()
+    await started(bench, machine)
+    assert not await bench.source.shut_down(machine.vm_id)
+    await copied(bench, machine)
+    assert not await bench.source.shut_down(machine.vm_id)
+    assert not await bench.destination.shut_down(machine.vm_id)
 
 
 async def test_a_move_by_hand_is_seen_on_both_sides(bench: Bench) -> None:

@@ -290,6 +290,19 @@ async def test_tampering_is_seen_and_mended(rig: Rig) -> None:
     assert await from_vm(rig, tcp(80)) == [True]
 
 
+async def test_it_vouches_only_for_what_nobody_has_touched_since(rig: Rig) -> None:
+    network = rig.network(A)
+    await network.open()
+    opened, shut = port(), port(is_open=False)
+    assert not network.vouches(shut)
+    for wanted, other in ((shut, opened), (opened, shut)):
+        await network.apply_port(wanted)
+        assert network.vouches(wanted)
+        assert not network.vouches(other)
+    rig.tamper(A, opened.device)
+    assert not network.vouches(opened)
+
+
 async def test_changes_of_policy_leave_no_gap(rig: Rig) -> None:
     """While policies replace each other, what all permit passes, and what all deny does not."""
     always = deny(direction=Direction.EGRESS, protocol=TCP, destination_ports=PortRange(22, 22))

@@ -68,6 +68,7 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
         None,
     ),
     ("vserver/h1", "Signaling/Lookup", {"keys": [{"vmId": VM}]}, None),
+    ("vserver/h1", "Signaling/LookupStream", [{"keys": [{"vmId": VM}]}], None),
     (
         "vserver/h1",
         "Signaling/Report",
@@ -78,9 +79,10 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
     ("operator/a", "Signaling/Replicate", {"vmId": VM, "near": "h1"}, Reason.UNIMPLEMENTED),
     ("operator/a", "Directory/Lookup", {"keys": [{"ip": {"vni": 5, "ip": "10.0.0.1"}}]}, None),
     ("operator/a", "Directory/BatchLookup", {"batches": [{"keys": [{"vmId": NOBODY}]}]}, None),
-    ("watcher/w", "Directory/GetVm", {"key": {"vmId": VM}}, None),
-    ("watcher/w", "Directory/ListVms", {"tenant": "acme", "pageSize": 1}, None),
-    ("watcher/w", "Directory/ListServers", {}, None),
+    ("watcher/w/tenant/acme", "Directory/GetVm", {"key": {"vmId": VM}}, None),
+    ("watcher/w/tenant/acme", "Directory/ListVms", {"tenant": "acme", "pageSize": 1}, None),
+    ("watcher/w/tenant/acme", "Directory/CountVms", {"network": "lan"}, None),
+    ("operator/a/view", "Directory/ListServers", {}, None),
     ("operator/a", "Directory/ListAlerts", {}, None),
     (
         "operator/a",
@@ -89,23 +91,33 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
         None,
     ),
     ("operator/a", "Directory/VmHistory", {"vmId": VM, "limit": 1}, None),
-    ("watcher/w", "Directory/Watch", {"tenant": "acme"}, None),
+    ("watcher/w/tenant/acme", "Directory/Watch", {"tenant": "acme"}, None),
+    ("operator/a/view", "Directory/ListAudit", {"refusedOnly": True}, None),
+    ("vcenter/east", "Federation/ListDomains", {"tree": True}, None),
     ("operator/a", "Operations/List", {}, None),
     ("operator/a", "Operations/Get", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),
     ("operator/a", "Operations/Wait", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),
     ("operator/a", "Operations/Follow", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),
     ("operator/a", "Operations/Cancel", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),
+    ("operator/a", "Operations/Fence", {"serverId": "nobody"}, Reason.UNKNOWN_SERVER),
+    ("operator/a", "Operations/Settle", {"vmId": NOBODY}, Reason.UNKNOWN_VM),
     (
         "operator/a",
         "Inventory/AssignVm",
         {"vmId": VM, "tenant": "acme", "group": "web"},
         None,
     ),
+    ("operator/a", "Inventory/ThawVm", {"key": {"vmId": VM}}, Reason.NOT_FROZEN),
     ("operator/a", "Inventory/SetVmProfile", {"vmId": VM, "profile": {}}, None),
+    ("operator/a", "Inventory/CordonServer", {"serverId": "h1", "cordoned": True}, None),
     ("operator/a", "Inventory/DeleteGroup", {"tenant": "acme", "name": "web"}, Reason.IN_USE),
     ("operator/a", "Inventory/DeleteNetwork", {"networkId": "lan"}, Reason.IN_USE),
     ("operator/a", "Inventory/DeleteTenant", {"tenantId": "acme"}, Reason.IN_USE),
     ("vserver/h1", "Signaling/Deregister", {"vmId": VM, "epoch": 1}, None),
+    ("operator/a", "Enrolment/Invite", {"identity": "vserver/h2"}, Reason.NO_CA),
+    ("vserver/h1", "Enrolment/Renew", {}, Reason.NO_CA),
+    ("operator/a", "Enrolment/Revoke", {"serial": "0A"}, None),
+    ("operator/a", "Enrolment/ListCertificates", {}, None),
 ]
 
 
@@ -177,7 +189,7 @@ async def grpcurl(lab: Lab) -> AsyncIterator[Grpcurl]:
 async def test_the_server_lists_every_service(grpcurl: Grpcurl) -> None:
     others = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
     assert set(grpcurl.services) == {*SERVICES, *others}
-    assert len(SERVICES) == 5
+    assert len(SERVICES) == 7
 
 
 async def test_every_method_has_a_rule_and_every_rule_a_method(grpcurl: Grpcurl) -> None:
@@ -200,7 +212,7 @@ async def test_every_method_is_called_in_a_story(grpcurl: Grpcurl) -> None:
 
 async def test_an_empty_message_is_answered_or_refused_with_a_reason(grpcurl: Grpcurl) -> None:
     for method in grpcurl.methods:
-        for role in ("operator/a", "vserver/h1", "watcher/w", "nobody"):
+        for role in ("operator/a", "vserver/h1", "watcher/w/network/lan", "tenant/acme", "nobody"):
             try:
                 await grpcurl.call(role, method, {})
             except grpc.aio.AioRpcError as error:

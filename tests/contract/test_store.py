@@ -1,14 +1,17 @@
-"""What every store must do. Memory and SQLite pass the same suite; so would a third."""
+"""What every store must do: memory, SQLite and a real etcd pass the same suite."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from common.clock import SystemClock
+from vcenter.store.etcd import EtcdStore, parse_address
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import (
     Batch,
@@ -22,15 +25,25 @@ from vcenter.store.port import (
 )
 from vcenter.store.sqlite import SqliteStore
 
-KINDS: dict[str, Callable[[Path], Store]] = {
-    "memory": lambda folder: MemoryStore(),
-    "sqlite": lambda folder: SqliteStore(folder / "ledger.db"),
+# `etcd`: the address of the cluster that the whole module shares; every store has its own prefix.
+KINDS: dict[str, Callable[[Path, str], Store]] = {
+    "memory": lambda folder, etcd: MemoryStore(),
+    "sqlite": lambda folder, etcd: SqliteStore(folder / "ledger.db"),
+    "etcd": lambda folder, etcd: EtcdStore(parse_address(f"{etcd}/t{uuid4()}"), SystemClock()),
 }
 
 
+def make_store(kind: str, folder: Path, etcd: str | None) -> Store:
+    if kind == "etcd" and etcd is None:
+        pytest.skip("etcd is not installed: scripts/setup installs it")
+    return KINDS[kind](folder, etcd or "")
+
+
 @pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made = KINDS[request.param](tmp_path)
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, etcd_or_none: str | None
+) -> AsyncIterator[Store]:
+    made = make_store(request.param, tmp_path, etcd_or_none)
     await made.open()
     yield made
     await made.close()
@@ -394,13 +407,15 @@ class Against(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_history_agrees_with_a_model(kind: str, tmp_path: Path) -> None:
+def test_any_history_agrees_with_a_model(
+    kind: str, tmp_path: Path, etcd_or_none: str | None
+) -> None:
     folders = iter(range(10**6))
 
     def make() -> Store:
         folder = tmp_path / str(next(folders))
         folder.mkdir()
-        return KINDS[kind](folder)
+        return make_store(kind, folder, etcd_or_none)
 
     machine = type("Machine", (Against,), {"make": staticmethod(make)})
     run_state_machine_as_test(

@@ -8,6 +8,7 @@ from common.errors import Reason
 from common.pb.vsignal.v1 import directory_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2 as types
+from common.rpc import identity
 from tests.support.calls import refusal_of
 from tests.support.lab import Lab
 from tests.support.nouns import by_id, by_ip, by_mac, ip, mac, vm, vm_id
@@ -120,3 +121,31 @@ async def test_a_malformed_key_is_named(lab: Lab, key: types.VmKey, field: str) 
 async def test_at_least_one_key(lab: Lab) -> None:
     refusal = await refusal_of(lab.operator.directory.Lookup(keys()))
     assert [violation.field for violation in refusal.violations] == ["keys"]
+
+
+async def test_a_stream_of_lookups_is_answered_in_order(lab: Lab) -> None:
+    host = await lab.agent("host-1")
+    await host.register(vm(1))
+    await host.register(vm(2))
+    asked = [keys(by_id(2)), keys(by_id(9), by_mac(1)), keys(*[by_id(1)] * 10_000)]
+    call = host.client.signaling.LookupStream(iter(asked))
+    answers = [answer async for answer in call]
+    first, second, third = ([r.vm_id for r in answer.results] for answer in answers)
+    assert (first, second) == ([vm_id(2)], ["", vm_id(1)]) and third == [vm_id(1)] * 10_000
+    refusal = await refusal_of(host.client.signaling.LookupStream(iter([keys(by_id(1)), keys()])))
+    assert [violation.field for violation in refusal.violations] == ["keys"]
+
+
+async def test_what_looks_like_vm_ids_and_is_none_is_read_in_full(lab: Lab) -> None:
+    """The short way reads a request's vm_ids without parsing it; nothing else may pass there."""
+    host = await lab.agent("host-1")
+    await host.register(vm(1))
+    raw = lab.channel.unary_unary("/vsignal.v1.Signaling/Lookup")
+    good = keys(by_id(1)).SerializeToString()
+    unknown_field = good + b"\x98\x06\x07"
+    for request, found in ((good, [True]), (good * 3, [True] * 3), (unknown_field, [True])):
+        answer = pb.LookupResponse.FromString(await raw(request, metadata=identity("vserver/h")))
+        assert [result.found for result in answer.results] == found
+    for broken in (good[:-1], b"\xff" + good, good.replace(b"-", b"_")):
+        refusal = await refusal_of(raw(broken, metadata=identity("vserver/h")))
+        assert refusal.reason is Reason.INVALID_FIELD

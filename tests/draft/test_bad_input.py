@@ -164,6 +164,8 @@ async def test_a_held_claim_is_refused_with_evidence_and_one_alert(
             "holder_server": "host-1",
             "holder_epoch": "1",
             "holder_revision": str(held.revision),
+            "claimant": vm_id(2),
+            "claimant_server": "host-2",
         }
     assert await lab.record(VM) == held
     (alert,) = await lab.alerts()
@@ -197,7 +199,13 @@ async def test_a_vserver_that_never_attached_registers_nothing(lab: Lab) -> None
         assert (await refusal_of(call)).reason is Reason.UNKNOWN_SERVER
 
 
-@pytest.mark.parametrize("name", ["", "root", "vserver/", "operator/Bob Smith", "tenant/blue"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "root", "vserver/", "operator/Bob Smith", "tenant/Blue", "operator/al/root"),
+        *("operator/al/view/admin", "watcher/nve", "watcher/nve/host/h1", "tenant/blue/red"),
+    ],
+)
 async def test_a_caller_without_a_known_identity_gets_in_nowhere(lab: Lab, name: str) -> None:
     call = lab.client(name).inventory.ListTenants(inventory.ListTenantsRequest())
     assert (await refusal_of(call)).reason is Reason.UNIDENTIFIED
@@ -205,7 +213,7 @@ async def test_a_caller_without_a_known_identity_gets_in_nowhere(lab: Lab, name:
 
 async def test_roles_are_kept_apart(lab: Lab, host: Agent) -> None:
     tenant = inventory.PutTenantRequest(tenant=types.Tenant(tenant_id="green"))
-    watcher = lab.client("watcher/nve-1")
+    watcher = lab.client("watcher/nve-1/tenant/blue")
     with lab.nothing_changes():
         for call in (
             host.client.inventory.PutTenant(tenant),

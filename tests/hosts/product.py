@@ -18,9 +18,10 @@ from common.pb.vsignal.v1 import (
     signaling_pb2,
     types_pb2,
 )
-from deploy.demo.control import OPERATOR, Control, connected
+from deploy.demo.control import Control, connected
 from deploy.lab import Guest, GuestSpec, Host, Lab, Nic, Probe, shell
-from deploy.lab.daemons import Daemon, agent, socket_of, vcenter, wait_socket
+from deploy.lab.daemons import Daemon, agent, domain, socket_of, vcenter, wait_socket
+from deploy.lab.qemu_guest import states
 
 T = TypeVar("T")
 
@@ -47,14 +48,17 @@ def spec(name: str, number: int, **options: Any) -> GuestSpec:
 
 
 class Product:
-    """`settings` is appended to the agents' configuration, by the host's number."""
+    """`settings` is appended to the agents' configuration, by the host's number. `encrypt`: memory
+    travels by TLS."""
 
-    def __init__(self, lab: Lab, settings: dict[int, str] | None = None) -> None:
+    def __init__(
+        self, lab: Lab, settings: dict[int, str] | None = None, encrypt: bool = False
+    ) -> None:
         self.lab = lab
         self.center = vcenter(lab)
         more = settings or {}
         self.agents: dict[int, Daemon] = {
-            host.number: agent(lab, host, f"{_CAPACITY}\n{more.get(host.number, '')}")
+            host.number: agent(lab, host, f"{_CAPACITY}\n{more.get(host.number, '')}", encrypt)
             for host in lab.hosts
         }
         self._stack = ExitStack()
@@ -66,7 +70,9 @@ class Product:
         """Start the vCenter and these hosts' agents (all of them), and declare tenants."""
         self.center.start()
         wait_socket(socket_of(self.lab))
-        self.control = self._stack.enter_context(connected(f"unix:{socket_of(self.lab)}"))
+        self.control = self._stack.enter_context(
+            connected(f"unix:{socket_of(self.lab)}", domain(self.lab).operator)
+        )
         self.until("the vCenter answers", self._answers)
         for tenant, network, vni in (
             (TENANT, NETWORK, VNI),
@@ -178,12 +184,12 @@ class Product:
 
     def records(self, **narrowed: Any) -> dict[str, types_pb2.VmRecord]:
         request = directory_pb2.ListVmsRequest(page_size=1000, **narrowed)
-        found = self.control.directory.ListVms(request, metadata=OPERATOR, timeout=10)
+        found = self.control.directory.ListVms(request, timeout=10)
         return {record.vm.vm_id: record for record in found.records}
 
     def alerts(self, guest: Guest) -> list[types_pb2.Alert]:
         request = directory_pb2.ListAlertsRequest(vm_id=guest.spec.uuid)
-        found = self.control.directory.ListAlerts(request, metadata=OPERATOR, timeout=10)
+        found = self.control.directory.ListAlerts(request, timeout=10)
         return list(found.alerts)
 
     def differences(self) -> list[str]:
@@ -200,12 +206,12 @@ class Product:
         return found + self._without_policy(ledger) + self._astray()
 
     def _hosted(self) -> dict[str, tuple[str, int]]:
-        """What libvirt says; a definition that does not run counts only where nobody runs it."""
+        """The hypervisors' word; a definition that is off counts only where nobody runs it."""
         found = {}
         for state in (SHUT_OFF, PAUSED, RUNNING):
             for host in self.lab.hosts:
-                listed = host.virsh("list", "--uuid", f"--state-{_VIRSH[state]}", check=False)
-                found |= dict.fromkeys(listed.split(), (f"h{host.number}", state))
+                listed = _listed(host, _VIRSH[state])
+                found |= dict.fromkeys(listed, (f"h{host.number}", state))
         return found
 
     def _without_policy(self, ledger: Iterable[str]) -> list[str]:
@@ -249,7 +255,7 @@ class Product:
 
     def probe(self, number: int, on: int, name: str = "eye") -> Probe:
         """An endpoint of the network on a host, where a VM that is only defined stands for it."""
-        anchor = Guest(spec(f"at-{name}", number + 100), self.lab.host(on))
+        anchor = self.lab.place(spec(f"at-{name}", number + 100), on)
         anchor.define()
         self.wait_registered(anchor, on, SHUT_OFF)
         self.until(f"a tunnel on h{on}", lambda: has_link(anchor.host, f"vx-{VNI}"))
@@ -271,12 +277,12 @@ class Product:
                 )
             ],
         )
-        return self.control.inventory.AssignVm(request, metadata=OPERATOR, timeout=10)
+        return self.control.inventory.AssignVm(request, timeout=10)
 
     def relocate(self, guest: Guest, to: int) -> str:
         """Start a move, and return while it is under way; the operation's id."""
         request = signaling_pb2.RelocateRequest(vm_id=guest.spec.uuid, destination=f"h{to}")
-        reply = self.control.signaling.Relocate(request, metadata=OPERATOR, timeout=10)
+        reply = self.control.signaling.Relocate(request, timeout=10)
         return reply.operation.operation_id
 
     def wait_copying(self, operation_id: str) -> None:
@@ -291,7 +297,7 @@ class Product:
     def wait_switching(self, operation_id: str) -> None:
         """Told at once, for it will not last; a move that has ended by then is told as well."""
         request = operations_pb2.GetOperationRequest(operation_id=operation_id)
-        for seen in self.control.operations.Follow(request, metadata=OPERATOR, timeout=60):
+        for seen in self.control.operations.Follow(request, timeout=60):
             if seen.phase >= operations_pb2.PHASE_SWITCHING:
                 return
 
@@ -306,11 +312,11 @@ class Product:
 
     def operation(self, operation_id: str) -> operations_pb2.Operation:
         request = operations_pb2.GetOperationRequest(operation_id=operation_id)
-        return self.control.operations.Get(request, metadata=OPERATOR, timeout=10)
+        return self.control.operations.Get(request, timeout=10)
 
     def cancel(self, operation_id: str) -> operations_pb2.Operation:
         request = operations_pb2.CancelOperationRequest(operation_id=operation_id)
-        return self.control.operations.Cancel(request, metadata=OPERATOR, timeout=10)
+        return self.control.operations.Cancel(request, timeout=10)
 
     def _answers(self) -> bool:
         try:
@@ -318,6 +324,14 @@ class Product:
         except grpc.RpcError:
             return False
         return True
+
+
+def _listed(host: Host, state: str) -> list[str]:
+    """The ids of the host's VMs in this state (virsh's name of it)."""
+    if host.hypervisor == "qemu":
+        seen = states(host).items()
+        return [vm_id for vm_id, its in seen if its.replace("-", "") == state]
+    return host.virsh("list", "--uuid", f"--state-{state}", check=False).split()
 
 
 def in_force_on(vm: directory_pb2.GetVmResponse) -> bool:

@@ -47,7 +47,7 @@ def test_the_readmes_first_use_works(kept: tuple[str, str]) -> None:
     lines = first_use()
     assert len(lines) >= 8
     for line in lines:
-        run(line.replace("vctl", f"{VCTL} --server unix:/tmp/vs-{run_id}/vcenter.sock", 1))
+        run(line.replace("vctl", f"{VCTL} --config /tmp/vs-{run_id}/domain/vctl/vctl.toml", 1))
 
 
 @pytest.mark.timeout(240)

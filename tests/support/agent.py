@@ -33,7 +33,7 @@ PREPARE, COPY, START = (
 )
 CLEAN, ABORT = session.MOVE_STEP_CLEAN, session.MOVE_STEP_ABORT
 ABSENT, RUNNING = session.HOSTED_STATE_ABSENT, session.HOSTED_STATE_RUNNING
-UNKNOWN = session.HOSTED_STATE_UNKNOWN
+UNKNOWN, SHUT_OFF = session.HOSTED_STATE_UNKNOWN, session.HOSTED_STATE_SHUT_OFF
 SILENT = None  # does not answer at all
 
 
@@ -73,12 +73,20 @@ class Agent:
 
     # ---- the stream ----
 
-    async def attach(self) -> None:
-        """Returns when everything that the vCenter wants of this host has been heard."""
+    async def attach(self, resume: bool = False) -> None:
+        """Returns when everything that the vCenter wants of this host has been heard; `resume`: or
+        what differs from what it holds already."""
+        hello = session.Hello(server=self.server, version="test")
+        vms, networks = (self.vms, self.networks) if resume else ({}, {})
+        for vm_id, wanted in vms.items():
+            hello.vms.add(vm_id=vm_id, digest=wanted.digest)
+        for vni, network in networks.items():
+            hello.networks.add(vni=vni, digest=network.digest)
         self._forget()
+        self.vms, self.networks = vms, networks
         self._stream = self.client.session.Attach(timeout=None)
         self.attached = True
-        await self.say(hello=session.Hello(server=self.server, version="test"))
+        await self.say(hello=hello)
         self._listening = asyncio.create_task(self._listen())
         await self.until(lambda: self.synced > 0)
 
@@ -137,6 +145,8 @@ class Agent:
             self.vms.pop(message.vm_gone, None)
         elif kind == "network":
             self.networks[message.network.vni] = message.network
+        elif kind == "network_change":
+            _change(self.networks[message.network_change.vni], message.network_change)
         elif kind == "network_gone":
             self.networks.pop(message.network_gone, None)
         elif kind == "ask":
@@ -191,3 +201,14 @@ class Agent:
                 | said
             )
         )
+
+
+def _change(network: session.WantedNetwork, change: session.NetworkChange) -> None:
+    assert change.before == network.digest, "a change does not fit what was said before it"
+    new = {f.mac for f in change.forwards}
+    kept = [f for f in network.forwards if f.mac not in new | set(change.macs_gone)]
+    ends = (set(network.vtep_addresses) | set(change.vtep_addresses)) - set(change.vteps_gone)
+    del network.forwards[:], network.vtep_addresses[:]
+    network.forwards.extend([*kept, *change.forwards])
+    network.vtep_addresses.extend(sorted(ends))
+    network.digest, network.revision = change.digest, change.revision

@@ -12,6 +12,7 @@ import pytest
 from common.errors import Refusal
 from common.pb.vsignal.v1 import (
     directory_pb2_grpc,
+    federation_pb2_grpc,
     inventory_pb2_grpc,
     operations_pb2_grpc,
     session_pb2_grpc,
@@ -35,7 +36,7 @@ class Stub:
 
 
 class Client:
-    """One caller: `operator/NAME`, `vserver/ID` or `watcher/NAME`."""
+    """One caller: as `common.model.caller` spells callers: `operator/NAME`, `vserver/ID` …."""
 
     def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
         self.name = name
@@ -46,6 +47,7 @@ class Client:
         self.signaling = Stub(signaling_pb2_grpc.SignalingStub(channel), self.name)
         self.session = Stub(session_pb2_grpc.SessionStub(channel), self.name)
         self.directory = Stub(directory_pb2_grpc.DirectoryStub(channel), self.name)
+        self.federation = Stub(federation_pb2_grpc.FederationStub(channel), self.name)
         self.operations = Stub(operations_pb2_grpc.OperationsStub(channel), self.name)
         self.inventory = Stub(inventory_pb2_grpc.InventoryStub(channel), self.name)
 

@@ -21,7 +21,9 @@ class HeldStore(MemoryStore):
         self.failing = False
         self.groups: list[int] = []
 
-    async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
+    async def append(
+        self, batches: Sequence[Batch], at_ms: int, after: int | None = None
+    ) -> list[int | Conflict]:
         self.groups.append(len(batches))
         self.waiting.set()
         await self.released.wait()

@@ -60,7 +60,7 @@ class Lab:
     async def start(self) -> None:
         address = f"unix:{self.folder}/vcenter.sock"
         defaults = {"store": "memory", "drain_seconds": 0.0, "lease_seconds": 300.0}
-        config = Config(listen=(address,), **defaults | self._settings)
+        config = Config(listen_plaintext=(address,), **defaults | self._settings)
         self.center = VCenter(config, self.store, self._clock)
         self._stopping = asyncio.Event()
         started = asyncio.Event()
@@ -94,6 +94,11 @@ class Lab:
         await self.start()
         for agent in attached:
             await agent.attach()
+
+    async def reconfigure(self, **settings: Any) -> None:
+        """As `restart`, with some of the configuration changed."""
+        self._settings |= settings
+        await self.restart()
 
     # ---- who talks to it ----
 

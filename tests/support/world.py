@@ -14,12 +14,13 @@ from common.errors import Refusal
 from common.model.identity import Claim
 from common.model.operation import HostedState, MoveOutcome, MoveStep
 from common.model.wanted import WantedVm
+from tests.support.hearing import Hearers
 from vcenter.core.command import Command, Decision
 from vcenter.core.indexes import Tag, claims, tags
 from vcenter.core.overlay import Overlay
 from vcenter.core.servers import Restarted
 from vcenter.core.table import Change, Table
-from vcenter.core.wanted import Item, affected, wanted_network, wanted_vm
+from vcenter.core.wanted import Item, affected, hosts_on, wanted_digest, wanted_vm
 from vcenter.records import decode, encode
 
 HOSTS = ("h1", "h2", "h3")
@@ -87,6 +88,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.table = Table()
+        self.hearers = Hearers(self.table, HOSTS, VNIS)
         self.now_ms = 1_700_000_000_000
         self.records: dict[str, Any] = {}
         self._seen: set[str] = set()  # VMs, tags and claims that there have ever been
@@ -123,6 +125,22 @@ class Ledger:
         named = {pair for change in applied for pair in affected(self.table, change)}
         changed = {pair for pair in before if before[pair] != after[pair]}
         assert changed <= named, f"not told: {changed - named}"
+        self._check_digests(before, after)
+        for change in applied:
+            self.hearers.note(change, named)
+        if self.table.revision % 3 == 0:  # sometimes several changes become one message
+            self.hearers.hear()
+
+    def _check_digests(self, *wanted: dict[tuple[str, Item], object]) -> None:
+        """The same digest, the same words; and it can be had without making them."""
+        for (host, item), now in wanted[-1].items():
+            if not isinstance(item, str):
+                continue
+            digest = now.digest if isinstance(now, WantedVm) else None
+            assert wanted_digest(self.table, host, item) == digest
+            before = wanted[0].get((host, item))
+            if isinstance(before, WantedVm) and before.digest == digest:
+                assert before == now, (host, item)
 
     def restart(self) -> None:
         """What was durable is read back; nothing else is left."""
@@ -134,6 +152,7 @@ class Ledger:
             self.table.apply(old[key].revision, [Change(key, decode(key, value))])
             self.records[key] = self.table.get(key)
         self.table.apply(revision, [])
+        self.hearers.reattach(self.table)
         assert self.records == old
         self.commit(Restarted())
 
@@ -143,7 +162,7 @@ class Ledger:
         every: dict[tuple[str, Item], object] = {}
         for host in HOSTS:
             every |= {(host, vm_id): wanted_vm(self.table, host, vm_id) for vm_id in self._seen}
-            every |= {(host, vni): wanted_network(self.table, host, vni) for vni in VNIS}
+            every |= {(host, vni): host in hosts_on(self.table, vni) for vni in VNIS}
         return every
 
     # ---- the indexes agree with the records ----

@@ -34,13 +34,15 @@ from vserver.network.memory import MemoryNetwork
 from vserver.state import MemoryState
 
 OPERATOR = rpc.identity("operator/tester")
-VM_ID = "6e7c5a52-0000-4000-8000-0000000000{:02x}"
+VM_ID = "6e7c5a52-0000-4000-8000-00000000{:04x}"
 VNI = 1001
 
 
 def a_vm(number: int = 1, tenant: str = "acme") -> Vm:
     """A VM of the tenant on VNI 1001, as its metadata would say."""
-    interface = Interface(f"52:54:00:00:00:{number:02x}", (f"10.1.0.{number}",), "blue", VNI)
+    high, low = divmod(number, 256)
+    mac, ip = f"52:54:00:00:{high:02x}:{low:02x}", f"10.1.{high}.{low}"
+    interface = Interface(mac, (ip,), "blue", VNI)
     interfaces = (interface,) if tenant else (Interface(interface.mac),)
     return Vm(VM_ID.format(number), f"vm{number}", tenant, "", interfaces, None, Resources(1, 128))
 
@@ -76,6 +78,7 @@ class Host:
                 "management_address": self.vtep,
                 "vtep_address": self.vtep,
                 "vcenter": (target,),
+                "plaintext": True,
                 "state_dir": "/nowhere",
                 "migration_uri": self.hypervisor.migration_uri,
             },
@@ -123,7 +126,7 @@ class World:
 
     async def serve(self) -> None:
         """Start the vCenter; again on the same port and store, if there was one."""
-        config = Config(listen=(self.target,), store="memory", drain_seconds=0)
+        config = Config(listen_plaintext=(self.target,), store="memory", drain_seconds=0)
         self.center = VCenter(config, self._store, self.clock)
         await self._serving.enter_async_context(self.center.running())
         self.target = f"127.0.0.1:{self.center.ports[0]}"

@@ -7,35 +7,22 @@ import os
 import sqlite3
 import stat
 import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from common import rpc
 from common.lifecycle import BAD_CONFIG, FAILED, OK
 from common.model.revision import generation
 from common.pb.vsignal.v1 import directory_pb2, inventory_pb2
-from common.pb.vsignal.v1 import types_pb2 as types
 from tests.support.calls import Client
+from tests.support.process import ROOT, VCENTER, configure, put_tenant, serving, tenants
 from vcenter.store.sqlite import SqliteStore
-
-ROOT = Path(__file__).parents[2]
-VCENTER = [sys.executable, "-c", "from vcenter.cli import main; main()"]
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "vcenter.toml"
-    folder = tmp_path / "data"
-    folder.mkdir()
-    path.write_text(
-        f'listen = ["unix:{tmp_path}/vcenter.sock"]\nstore = "sqlite:{folder}/ledger.db"\n'
-        '[log]\nformat = "json"\n'
-    )
-    return path
+    return configure(tmp_path)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -50,33 +37,8 @@ def db(config: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-@asynccontextmanager
-async def serving(config: Path) -> AsyncIterator[Client]:
-    command = [*VCENTER, "run", "--config", str(config)]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        async with rpc.channel(f"unix:{config.parent}/vcenter.sock") as channel:
-            async with asyncio.timeout(20):
-                await channel.channel_ready()
-            yield Client(channel, "operator/alice")
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def tenant(client: Client, name: str) -> None:
-    request = inventory_pb2.PutTenantRequest(tenant=types.Tenant(tenant_id=name))
-    await client.inventory.PutTenant(request)
-
-
-async def tenants(client: Client) -> list[str]:
-    listed = await client.inventory.ListTenants(inventory_pb2.ListTenantsRequest())
-    return [t.tenant_id for t in listed.tenants]
+    """The audit log beside the database is no part of it."""
+    return sorted(path.name for path in folder.iterdir() if ".audit." not in path.name)
 
 
 async def test_check_and_backup_go_on_beside_a_serving_vcenter(
@@ -84,7 +46,7 @@ async def test_check_and_backup_go_on_beside_a_serving_vcenter(
 ) -> None:
     saved = tmp_path / "saved.db"
     async with serving(config) as client:
-        await tenant(client, "one")
+        await put_tenant(client, "one")
         writing = asyncio.create_task(write_for_ever(client))
         checked = await asyncio.to_thread(db, config, "check")
         assert checked.returncode == OK and "in use by a vCenter" in checked.stdout, checked
@@ -110,7 +72,7 @@ async def write_for_ever(client: Client) -> None:
     number = 0
     while True:
         number += 1
-        await tenant(client, f"t{number % 7}")
+        await put_tenant(client, f"t{number % 7}")
 
 
 async def test_a_restored_backup_keeps_the_old_file_and_begins_a_new_generation(
@@ -118,9 +80,9 @@ async def test_a_restored_backup_keeps_the_old_file_and_begins_a_new_generation(
 ) -> None:
     saved, data = tmp_path / "saved.db", tmp_path / "data"
     async with serving(config) as client:
-        await tenant(client, "before")
+        await put_tenant(client, "before")
         assert db(config, "backup", saved).returncode == OK
-        await tenant(client, "after")
+        await put_tenant(client, "after")
         listed = await client.inventory.ListTenants(inventory_pb2.ListTenantsRequest())
         assert len(listed.tenants) == 2
         lost = (await client.directory.ListAlerts(directory_pb2.ListAlertsRequest())).revision
@@ -131,7 +93,7 @@ async def test_a_restored_backup_keeps_the_old_file_and_begins_a_new_generation(
     assert (data / kept).read_bytes() == old
     async with serving(config) as client:
         assert await tenants(client) == ["before"]
-        await tenant(client, "new")
+        await put_tenant(client, "new")
         revision = (await client.directory.ListAlerts(directory_pb2.ListAlertsRequest())).revision
         assert generation(revision) == 1 and generation(lost) == 0
         request = directory_pb2.WatchRequest(from_revision=lost)
@@ -145,7 +107,7 @@ async def test_a_restored_backup_keeps_the_old_file_and_begins_a_new_generation(
 async def test_an_interrupted_restore_is_no_empty_ledger(config: Path, tmp_path: Path) -> None:
     saved, data = tmp_path / "saved.db", tmp_path / "data"
     async with serving(config) as client:
-        await tenant(client, "one")
+        await put_tenant(client, "one")
         assert db(config, "backup", saved).returncode == OK
     (data / "ledger.db").rename(data / "ledger.db.restoring")
     refused = run("run", "--config", config)
@@ -161,7 +123,7 @@ async def test_damage_is_found_and_a_backup_helps(config: Path, tmp_path: Path, 
     saved, path = tmp_path / "saved.db", tmp_path / "data" / "ledger.db"
     async with serving(config) as client:
         for number in range(60):
-            await tenant(client, f"t{number}")
+            await put_tenant(client, f"t{number}")
     assert db(config, "backup", saved).returncode == OK
     if spoil == "truncated":
         os.truncate(path, path.stat().st_size - 4096)
@@ -188,6 +150,6 @@ def test_what_cannot_be_done_is_said(config: Path, tmp_path: Path) -> None:
     assert db(tmp_path / "none.toml", "check").returncode == BAD_CONFIG
     (tmp_path / "junk").write_text("no database")
     assert db(config, "restore", tmp_path / "junk").returncode == FAILED
-    config.write_text('store = "memory"\n')
+    config.write_text(f'store = "memory"\nlisten_plaintext = ["unix:{tmp_path}/v.sock"]\n')
     refused = db(config, "backup", tmp_path / "b.db")
     assert refused.returncode == FAILED and "in memory" in refused.stderr

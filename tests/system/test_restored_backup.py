@@ -123,3 +123,38 @@ async def test_fifty_vms_moved_since_the_backup(tmp_path: Path, also: str) -> No
         assert all(w.epoch(n) >= epochs[n] for n in expected)
         if also != "a host is dead":
             await at_peace(w, before)
+
+
+async def test_a_thousand_vms_moved_by_hand_since_the_backup(tmp_path: Path) -> None:
+    """All of them, each to the next host: as when somebody went through a rack with virsh."""
+    path, saved = tmp_path / "ledger.db", tmp_path / "saved.db"
+    many = range(1, 1_001)
+    async with world(store=SqliteStore(path)) as w:
+        for _ in range(10):
+            await w.host()
+
+        def host_of(number: int, moved: int) -> Host:
+            return w.hosts[(number + moved) % len(w.hosts)]
+
+        def known(moved: int) -> bool:
+            return all(w.owner(n) == host_of(n, moved).name for n in many)
+
+        for number in many:
+            host_of(number, 0).hypervisor.create(a_vm(number))
+        await until(lambda: known(moved=0), within=60)
+        await asyncio.to_thread(care.backup, path, saved)
+        for number in many:
+            left = host_of(number, 0).hypervisor
+            left.stop(VM_ID.format(number))
+            left.undefine(VM_ID.format(number))
+            host_of(number, 1).hypervisor.create(a_vm(number))
+        await until(lambda: known(moved=1), within=60)
+        epochs = {number: w.epoch(number) for number in many}
+        await w.stop_serving()
+        await asyncio.to_thread(care.restore, path, saved, time.time_ns() // 1_000_000)
+        await w.serve()
+        await until(lambda: known(moved=1), within=60)
+        assert all(w.epoch(number) >= epoch > 1 for number, epoch in epochs.items())
+        for number in many:
+            assert w.running_on(number) == [host_of(number, 1).name], "a VM was touched"
+        await until(lambda: ports(w) == len(many), within=60)

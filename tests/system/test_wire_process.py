@@ -29,7 +29,8 @@ RUN = [sys.executable, "-c", "from vcenter.cli import main; main()", "run", "--c
 def configured(folder: Path, more: str = "") -> Path:
     path = folder / "vcenter.toml"
     path.write_text(
-        f'listen = ["unix:{folder}/vcenter.sock"]\nstore = "sqlite:{folder}/ledger.db"\n{more}'
+        f'listen_plaintext = ["unix:{folder}/vcenter.sock"]\n'
+        f'store = "sqlite:{folder}/ledger.db"\n{more}'
     )
     return path
 

@@ -26,7 +26,7 @@ class Watcher:
     """Reads events until a condition holds; keeps them all."""
 
     def __init__(self, lab: Lab, **request: Any) -> None:
-        self._call = lab.client("watcher/nve-1").directory.Watch(pb.WatchRequest(**request))
+        self._call = lab.client("operator/nve-1/view").directory.Watch(pb.WatchRequest(**request))
         self.events: list[pb.WatchEvent] = []
 
     async def until(self, kind: str, **fields: Any) -> pb.WatchEvent:

@@ -36,7 +36,7 @@ class Reader:
     """Keeps what it heard as a state, and every event; resumes from what it has heard in full."""
 
     def __init__(self, lab: Lab, chance: random.Random, scope: dict[str, str]) -> None:
-        self.client, self.chance, self.scope = lab.client("watcher/reader"), chance, scope
+        self.client, self.chance, self.scope = lab.client("operator/reader/view"), chance, scope
         self.position = 0
         self.cuts = self.resyncs = self.resumes = 0
         self.state: dict[str, int] = {}  # vm_id → revision of its record

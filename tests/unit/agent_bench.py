@@ -27,7 +27,8 @@ CONFIG = {
     "server_id": "host-1",
     "management_address": "192.0.2.1",
     "vtep_address": "192.0.2.1",
-    "vcenter": ("nowhere:1",),
+    "vcenter": ("localhost:1",),
+    "plaintext": True,
     "state_dir": "/nowhere",
 }
 

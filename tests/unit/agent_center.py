@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from common.codec.checker import Checker
 from common.codec.operation import from_outcome
 from common.codec.times import to_duration
-from common.codec.wanted import to_wanted_network, to_wanted_vm
+from common.codec.wanted import to_network, to_wanted_vm
 from common.errors import Refusal
 from common.model.operation import MoveOutcome
-from common.model.wanted import WantedNetwork, WantedVm
+from common.model.wanted import NetworkPart, WantedNetwork, WantedVm, network_digest
 from common.pb.vsignal.v1 import session_pb2, signaling_pb2
 from vserver.link import LinkLost, Stream
 
@@ -42,11 +42,13 @@ class Center:
         self._server_id = server_id
         self.away = False
         self.refusal: Refusal | None = None
+        self.turned_away: Refusal | None = None
         self.registered: list[signaling_pb2.RegisterRequest] = []
         self.deregistered: list[signaling_pb2.DeregisterRequest] = []
         self.hellos: list[session_pb2.Hello] = []
         self.outcomes: list[MoveOutcome] = []
         self.reports: list[signaling_pb2.ReportRequest] = []
+        self.resyncs: list[int] = []
         self.answers: list[session_pb2.Answer] = []
         self.progress: list[session_pb2.MoveProgress] = []
         self.wire = Wire()
@@ -60,6 +62,8 @@ class Center:
         if self.away:
             raise LinkLost("away")
         self.hellos.append(hello)
+        if self.turned_away is not None:
+            raise self.turned_away
         self.wire = Wire()
         welcome = session_pb2.Welcome(lease=to_duration(1.0), domain="test", revision=1)
         self.wire.down.put_nowait(session_pb2.CenterMessage(welcome=welcome))
@@ -77,6 +81,8 @@ class Center:
                     self.outcomes.append(from_outcome(Checker(), message.outcome))
                 case "report":
                     self.reports.append(message.report)
+                case "resync":
+                    self.resyncs.append(message.resync.vni)
                 case "answer":
                     self.answers.append(message.answer)
                 case "progress":
@@ -89,7 +95,7 @@ class Center:
             if isinstance(item, WantedVm):
                 message = session_pb2.CenterMessage(vm=to_wanted_vm(item))
             else:
-                message = session_pb2.CenterMessage(network=to_wanted_network(item))
+                message = session_pb2.CenterMessage(network=to_network(whole(item)))
             self.wire.down.put_nowait(message)
 
     def synced(self, revision: int = 1) -> None:
@@ -133,3 +139,9 @@ class Center:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def whole(network: WantedNetwork, revision: int = 1) -> NetworkPart:
+    """A network in one message."""
+    forwards = [(f.mac, f.vtep_address) for f in network.forwards]
+    return NetworkPart(network, revision, network_digest(forwards, network.vteps))

@@ -25,8 +25,8 @@ TIME_AND_SLEEP = {
 }
 # A person's command, not a part of the system that is to run under simulation.
 PERSONS_COMMAND = "vcenter/ctl/"
-# The second part beside the real store gives way to others once, for no time at all.
-GIVES_WAY = {("vcenter/store/memory.py", 0)}
+# These give way to others once, for no time at all.
+GIVES_WAY = {("vcenter/store/memory.py", 0), ("vcenter/writer.py", 0)}
 
 
 def sources(*folders: str) -> Iterator[Path]:

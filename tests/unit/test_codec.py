@@ -15,11 +15,13 @@ from common.codec.operation import from_outcome, to_outcome
 from common.codec.profile import from_profile, to_profile
 from common.codec.server import from_vm_status, to_vm_status
 from common.codec.times import from_duration, from_timestamp, to_duration, to_timestamp
-from common.codec.vm import from_vm, to_vm
+from common.codec.vm import from_vm, plain_vm, to_vm
 from common.codec.wanted import (
-    from_wanted_network,
+    from_change,
+    from_network,
     from_wanted_vm,
-    to_wanted_network,
+    to_change,
+    to_network,
     to_wanted_vm,
 )
 from common.errors import Reason, Refusal, Violation
@@ -56,7 +58,16 @@ from common.model.server import (
     VmStatus,
 )
 from common.model.vm import Interface, Location, Resources, Tombstone, Vm, VmRecord, VmState
-from common.model.wanted import Forward, MoveOrder, PortState, WantedNetwork, WantedVm
+from common.model.wanted import (
+    Forward,
+    MoveOrder,
+    NetworkChange,
+    NetworkPart,
+    PortState,
+    WantedNetwork,
+    WantedVm,
+)
+from common.pb.vsignal.v1 import types_pb2
 from common.status import refusal_to_status
 from vcenter.records import Unreadable, decode, encode
 
@@ -193,12 +204,27 @@ wanted_vms = st.builds(
     closed_reason=texts,
     move=st.none() | orders,
 )
+forwards = st.lists(st.builds(Forward, macs, ips), max_size=3).map(tuple)
+several_ips = st.lists(ips, max_size=3).map(tuple)
+several_macs = st.lists(macs, max_size=3).map(tuple)
+digests = st.integers(0, (1 << 64) - 1)
 wanted_networks = st.builds(
-    WantedNetwork,
+    NetworkPart,
+    st.builds(WantedNetwork, vnis, names, forwards, several_ips),
+    epochs,
+    digests,
+    st.integers(0, 9),
+)
+network_changes = st.builds(
+    NetworkChange,
     vnis,
-    names,
-    st.lists(st.builds(Forward, macs, ips), max_size=3).map(tuple),
-    st.lists(ips, max_size=3).map(tuple),
+    epochs,
+    digests,
+    digests,
+    forwards,
+    several_macs,
+    several_ips,
+    several_ips,
 )
 statuses = st.builds(
     VmStatus,
@@ -226,7 +252,8 @@ SENT: dict[str, tuple[st.SearchStrategy[Any], Any, Any]] = {
     "profile": (profiles, to_profile, from_profile),
     "outcome": (outcomes, to_outcome, from_outcome),
     "wanted vm": (wanted_vms, to_wanted_vm, from_wanted_vm),
-    "wanted network": (wanted_networks, to_wanted_network, lambda _, w: from_wanted_network(w)),
+    "network": (wanted_networks, to_network, lambda _, w: from_network(w)),
+    "network change": (network_changes, to_change, lambda _, w: from_change(w)),
     "status": (statuses, to_vm_status, from_vm_status),
 }
 
@@ -333,3 +360,39 @@ def test_every_reason_becomes_a_status(reason: Reason) -> None:
 def test_a_record_that_cannot_be_read_is_said_to_be_so(key: str, value: bytes) -> None:
     with pytest.raises(Unreadable, match=key):
         decode(key, value)
+
+
+WORDS = st.sampled_from(["", "blue", "Blue", "web", "x" * 64, "ü" * 63, "y" * 200])
+MACS = st.sampled_from(["52:54:00:00:00:01", "52-54-00-00-00-0A", "01:00:5e:00:00:01", "x"])
+IPS = st.sampled_from(["10.0.0.1", "010.0.0.1", "224.0.0.1", "2001:DB8::1", ""])
+NICS = st.builds(
+    types_pb2.Interface,
+    mac=MACS,
+    ips=st.lists(IPS, max_size=3),
+    network=WORDS,
+    vni=st.sampled_from([0, 1, 2**24]),
+)
+WIRE_VMS = st.builds(
+    types_pb2.Vm,
+    vm_id=st.sampled_from(["00000000-0000-4000-8000-000000000001", "nobody"]),
+    name=WORDS,
+    tenant=WORDS,
+    group=WORDS,
+    interfaces=st.lists(NICS, max_size=3),
+    profile=st.none() | st.just(types_pb2.Profile(priority=1)),
+    resources=st.builds(types_pb2.Resources, vcpus=st.sampled_from([0, 2, 2**17])),
+)
+
+
+@given(wire=WIRE_VMS)
+@settings(max_examples=300)
+def test_the_short_way_to_read_a_vm_reads_what_the_long_way_reads_or_nothing(
+    wire: types_pb2.Vm,
+) -> None:
+    check = Checker()
+    read = from_vm(check, wire)
+    try:
+        plain = plain_vm(wire)
+    except ValueError:
+        return
+    assert not check.violations and plain == read

@@ -10,13 +10,19 @@ from common.config import ConfigError, load, parse
 from common.log import Level
 from vserver.config import AgentConfig, HypervisorKind
 
-GOOD = """
+TLS = """
+[tls]
+identity = "/var/lib/vsignal/identity.pem"
+ca = "/var/lib/vsignal/ca.pem"
+"""
+GOOD = f"""
 server_id = "host-1"
 management_address = "10.0.0.1"
 vtep_address = "10.0.0.1"
 vcenter = ["10.0.0.100:7400", "[fd00::1]:7400", "unix:///run/vcenter.sock"]
 state_dir = "/var/lib/vsignal"
 
+{TLS}
 [libvirt]
 uri = "qemu:///system"
 
@@ -98,6 +104,8 @@ def test_all_problems_are_said_at_once_with_their_keys() -> None:
         ('"/var/lib/vsignal"', '"var"', "not an absolute path"),
         ('level = "debug"', 'level = "loud"', "log.level: "),
         ("[log]", "[log", "is not TOML"),
+        (TLS, "", "give the [tls] table, or plaintext = true"),
+        ('server_id = "host-1"', 'server_id = "host-1"\nplaintext = true', "give the [tls] table"),
     ],
 )
 def test_what_does_not_fit_is_refused(old: str, new: str, said: str) -> None:

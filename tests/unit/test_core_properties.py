@@ -31,14 +31,18 @@ from tests.support.world import HOSTS, VNIS, Guest, Ledger, World
 from vcenter.core import indexes, keys
 from vcenter.core.command import Command
 from vcenter.core.deregister import Deregister
+from vcenter.core.fence import Fence, Settle, suspects
 from vcenter.core.inventory import AssignVm, PutNetwork, PutTenant, SetVmProfile
 from vcenter.core.movement import Cancel, Heard
+from vcenter.core.planning import Where
+from vcenter.core.queue import GiveTurns, Limits
 from vcenter.core.register import Confirm, Evidence, Outcome, Register, Reply
-from vcenter.core.relocate import Relocate
+from vcenter.core.relocate import Relocate, RelocateAll
 from vcenter.core.report import Report
-from vcenter.core.servers import AttachServer, LapseServer
+from vcenter.core.servers import AttachServer, CordonServer, LapseServer
 from vcenter.core.sync_group import LeaveGroup, PutGroup
 
+ONE = Limits(1, 1, 1)
 VMS = [vm_id(n) for n in (1, 2, 3)]
 ALL = frozenset({Capability.ACL, Capability.RATE, Capability.ANTI_SPOOFING})
 hosts, vms = st.sampled_from(HOSTS), st.sampled_from(VMS)
@@ -252,7 +256,7 @@ class Core(RuleBasedStateMachine):
 
     def only_an_alert_with(self, decision: Any) -> None:
         if decision.refusal is not None:
-            assert all(change.key.startswith("alert/") for change in decision.changes)
+            assert all(change.key.startswith(("alert/", "dispute/")) for change in decision.changes)
 
     # ---- moves ----
 
@@ -278,7 +282,58 @@ class Core(RuleBasedStateMachine):
         (result,) = self.ledger.commit(Cancel(operation_id))
         if isinstance(result, Refusal):
             assert result.reason in (Reason.TOO_LATE_TO_CANCEL, Reason.ALREADY_DONE)
-            assert before not in (Phase.PREPARING, Phase.COPYING)
+            assert before not in (Phase.QUEUED, Phase.PREPARING, Phase.COPYING)
+
+    @rule(host=st.sampled_from([*HOSTS, ""]), to=destinations)
+    def relocate_all(self, host: str, to: str) -> None:
+        """Drains a host, or moves the group; whoever has its turn hears of it later."""
+        self.serial += 1
+        subject = {"server_id": host} if host else {"tenant": "blue", "name": "web"}
+        operation_id, where = vm_id(1000 + self.serial), Where(to)
+        command = RelocateAll(operation_id, "operator/a", where=where, limits=ONE, **subject)
+        self.ledger.commit(command)
+
+    @rule()
+    def give_turns(self) -> None:
+        """Said twice it is once."""
+        self.ledger.commit(GiveTurns(ONE))
+        (again,) = self.ledger.commit(GiveTurns(ONE))
+        assert not again.changes  # type: ignore[union-attr]
+
+    @rule(host=hosts, says_so=st.booleans())
+    def power_cut(self, host: str, says_so: bool) -> None:
+        """The host is off, for good as far as its VMs go; perhaps somebody says so."""
+        for vm in VMS:
+            guest = self.world.guests[vm]
+            guest.runs_on.discard(host)
+            guest.landed = "" if guest.landed == host else guest.landed
+            self.world.heard.pop((host, vm), None)
+        self.ledger.commit(LapseServer(host))
+        if says_so:
+            self.serial += 1
+            self.ledger.commit(Fence(vm_id(1000 + self.serial), host, "operator/a", "it is off"))
+
+    @rule(vm=vms, to=destinations)
+    def settle(self, vm: str, to: str) -> None:
+        """Hosts that are attached are asked, and answer at once. What is settled runs nowhere but
+        where it was settled to."""
+        record = self.table.vm(vm)
+        if record is None:
+            return
+        suspected = suspects(self.table, record)
+        said = {h: self.world.truth(h, vm) for h in HOSTS if self.attached(h)}
+        command = Settle(vm, to, "operator/a", record.location.epoch, said)
+        (result,) = self.ledger.commit(command)
+        if not isinstance(result, Refusal):
+            assert self.world.guests[vm].runs_on & suspected <= {to}
+
+    def attached(self, host: str) -> bool:
+        server = self.table.server(host)
+        return server is not None and server.liveness is Liveness.ATTACHED
+
+    @rule(host=hosts, cordoned=st.booleans())
+    def cordon(self, host: str, cordoned: bool) -> None:
+        self.ledger.commit(CordonServer(host, cordoned))
 
     @rule(said=outcomes)
     def outcome(self, said: tuple[str, MoveOutcome]) -> None:
@@ -307,6 +362,7 @@ class Core(RuleBasedStateMachine):
     def a_quiet_morning(self) -> None:
         """Everybody is there, and can do everything."""
         self.ledger.commit(*(AttachServer(self.server(host)) for host in HOSTS))
+        self.ledger.commit(*(CordonServer(host, False) for host in HOSTS))
 
     def hear_outcome(self, said: tuple[str, MoveOutcome]) -> None:
         host, outcome = said
@@ -350,6 +406,15 @@ class Core(RuleBasedStateMachine):
             self.epochs[vm] = held, owner
 
     @invariant()
+    def what_waits_holds_nobody_up(self) -> None:
+        """A VM has one move at most, and its whole has not ended."""
+        waiting = [o for o in self.table.all(Operation, indexes.ACTIVE) if o.vm_id]
+        assert len({o.vm_id for o in waiting}) == len(waiting)
+        for move in waiting:
+            whole = self.table.operation(move.parent) if move.parent else None
+            assert whole is None or whole.phase is Phase.UNDER_WAY
+
+    @invariant()
     def a_claim_has_one_holder(self) -> None:
         """I8, and the index says what the records say."""
         held: dict[Claim, str] = {}
@@ -364,7 +429,8 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def vms_and_their_moves_name_each_other(self) -> None:
-        active = {o.operation_id: o for o in self.table.all(Operation, indexes.ACTIVE)}
+        moves = (o for o in self.table.all(Operation, indexes.ACTIVE) if o.in_motion)
+        active = {o.operation_id: o for o in moves}
         for record in self.table.all(VmRecord, indexes.VMS):
             if record.operation_id:
                 move = active.pop(record.operation_id)

@@ -21,7 +21,7 @@ from vcenter.core.view import View
 from vcenter.ledger import Ledger
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Batch, Put
-from vcenter.writer import QUEUE
+from vcenter.writer import GROUP, QUEUE, Done
 
 
 @asynccontextmanager
@@ -217,3 +217,43 @@ async def test_a_restart_finds_everything_that_was_acknowledged() -> None:
     async with writing(store) as ledger:
         assert ledger.table.revision == 2
         assert ledger.table.tenant("b") == Tenant("b", revision=2)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Notes what it saw, each time that it is decided."""
+
+    seen: list[bool]
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        self.seen.append(view.tenant("blue") is not None)
+        return Decision(reply=self.seen[-1])
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_the_next_group_is_decided_while_the_last_is_written(failing: bool) -> None:
+    """And decided again, where that was not to be."""
+    store, seen = HeldStore(), list[bool]()
+    async with writing(store) as ledger:
+        (first,) = await submitted(ledger, "blue")
+        await store.waiting.wait()
+        looking = asyncio.create_task(ledger.submit(Looking(seen)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert seen == [True] and not looking.done(), "decided, and told to nobody"
+        store.failing = failing
+        store.released.set()
+        assert (await looking).reply is not failing
+        assert seen == ([True, False] if failing else [True])
+        assert (
+            isinstance((await asyncio.gather(first, return_exceptions=True))[0], Refusal) is failing
+        )
+
+
+async def test_a_group_may_be_split_and_its_caller_still_hears_of_all() -> None:
+    async with writing(MemoryStore(), queue=5 * GROUP) as ledger:
+        commands = [PutTenant(f"t{n}") for n in range(2 * GROUP + 3)]
+        several = [ledger.submit_all(commands[:7]), ledger.submit_all(commands[7:])]
+        for answers in await asyncio.gather(*several):
+            assert all(isinstance(answer, Done) for answer in answers)
+        assert ledger.table.revision == len(commands)

@@ -335,8 +335,18 @@ def test_a_bare_status(center: Center, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_unreachable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["vm", "list", "--server", f"unix://{tmp_path}/none.sock"]) == 4
+    nowhere = ["--server", f"unix://{tmp_path}/none.sock"]
+    assert run(["vm", "list", "--as", "operator/alice", *nowhere]) == 4
     assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_plain_text_is_asked_for_by_name_and_goes_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["vm", "list", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "no certificate" in capsys.readouterr().err
+    assert run(["vm", "list", "--as", "operator/alice", "--server", "192.0.2.1:7400"]) == 2
+    assert "need a certificate" in capsys.readouterr().err
 
 
 def test_no_answer_in_time(center: Center, capsys: pytest.CaptureFixture[str]) -> None:
@@ -405,6 +415,46 @@ def test_a_plan_with_objections(center: Center, capsys: pytest.CaptureFixture[st
     assert center.asked("Relocate")[0].plan_only
 
 
+def test_a_drain_shows_its_parts_below_it(
+    center: Center, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = operations_pb2.Operation(
+        operation_id=OP, kind="drain", subject="host-1", phase=operations_pb2.PHASE_UNDER_WAY,
+        parts=operations_pb2.Parts(total=2, ended=1, succeeded=1),
+    )  # fmt: skip
+    part = operation(operations_pb2.PHASE_QUEUED, waits_for=["2 of 2 moves from host-1"])
+    part.operation_id, part.parent = ID, OP
+    listed = operations_pb2.ListOperationsResponse(operations=[part, whole])
+    center.answers["List"] = lambda *_: listed
+    center.answers["Get"] = lambda *_: whole
+    assert run(["op", "list"]) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(OP) and "1 of 2 ended, 1 succeeded" in first
+    assert second.startswith(f"  {ID}") and "2 of 2 moves from host-1" in second
+    assert run(["op", "show", OP]) == 0
+    assert "2 of 2 moves" not in capsys.readouterr().err
+    assert center.asked("List")[-1].parent == OP
+    center.answers["Relocate"] = lambda *_: signaling_pb2.RelocateResponse(
+        operation=whole, moves=[signaling_pb2.PlannedMove(vm_id=ID, destination="host-2")]
+    )
+    assert run(["server", "drain", "host-1", "--near", "fra", "--plan"]) == 0
+    asked = center.asked("Relocate")[-1]
+    assert (asked.server_id, asked.near, asked.plan_only) == ("host-1", "fra", True)
+    assert run(["group", "move", "acme/web", "--to", "host-2", "--no-wait"]) == 0
+    assert center.asked("Relocate")[-1].group.group == "web"
+    assert run(["server", "drain", "host-1", "--near", "fra", "--to", "host-2"]) == 2
+
+
+def test_a_cordon_is_told(center: Center, capsys: pytest.CaptureFixture[str]) -> None:
+    center.answers["CordonServer"] = lambda request, _: types_pb2.Server(
+        server_id=request.server_id, liveness=types_pb2.LIVENESS_ATTACHED, cordoned=request.cordoned
+    )
+    assert run(["server", "cordon", "host-1"]) == 0
+    assert "attached, cordoned" in capsys.readouterr().out
+    assert run(["server", "uncordon", "host-1"]) == 0
+    assert "cordoned" not in capsys.readouterr().out
+
+
 def test_a_cut_stream_is_taken_up_again(center: Center) -> None:
     calls = []
 
@@ -439,6 +489,8 @@ def test_ctrl_c_says_how_to_go_on(center: Center) -> None:
         [sys.executable, "-m", "vcenter.ctl.main", "op", "follow", OP],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job ignores it, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         while not center.asked("Follow"):

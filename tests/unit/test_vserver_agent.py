@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from common.errors import Reason, Refusal
 from common.model.profile import Profile, Rate
 from common.model.vm import VmState
 from common.model.wanted import PortState
 from common.pb.vsignal.v1 import session_pb2
 from tests.unit.agent_bench import BLUE, bench, settle, until
+from tests.unit.agent_center import whole
 from tests.unit.agent_values import OTHER, RATED, VM, wanted
 from vserver.network.port import Port
 
@@ -18,6 +21,31 @@ async def test_it_introduces_itself() -> None:
         assert server.server_id == server.name == "host-1"
         assert server.hypervisor == "memory" and server.capacity.memory_mib > 0
         assert len(server.capabilities) == 3 and b.center.hellos[0].version == "test"
+
+
+async def test_a_host_comes_up_in_any_order() -> None:
+    """The network first, which closes every tap; then the agent waits for the hypervisor."""
+    async with bench() as b:
+        await b.stop()
+        b.hypervisor.disconnect()
+        hellos = len(b.center.hellos)
+        starting = asyncio.create_task(b.start())
+        await settle()
+        assert b.agent.plane.capabilities and len(b.center.hellos) == hellos
+        b.hypervisor.reconnect()
+        await starting
+        assert len(b.center.hellos) == hellos + 1
+
+
+async def test_an_agent_that_waits_for_its_hypervisor_can_be_stopped() -> None:
+    async with bench() as b:
+        await b.stop()
+        b.hypervisor.disconnect()
+        starting = asyncio.create_task(b.start())
+        await settle()
+        await asyncio.wait_for(b.stop(), 1.0)
+        starting.cancel()
+        b.hypervisor.reconnect()
 
 
 async def test_a_vm_is_registered_and_its_port_opened_when_it_is_wanted_so() -> None:
@@ -195,3 +223,31 @@ async def test_what_it_does_not_understand_is_ignored() -> None:
         b.center.synced()
         await until(lambda: b.open_ports() == {"vnet0"})
         assert len(b.center.hellos) == 1
+
+
+async def test_told_to_come_again_later_it_comes_later() -> None:
+    async with bench() as b:
+        told = Refusal(Reason.OVERLOADED, "others first", retry_after=0.6)
+        b.center.turned_away = told
+        b.center.cut()
+        await until(lambda: len(b.center.hellos) == 2)
+        b.center.turned_away = None
+        began = b.clock.monotonic()
+        await until(lambda: len(b.center.hellos) == 3)
+        assert 0.55 < b.clock.monotonic() - began < 0.6 * 1.25 + 0.3
+
+
+async def test_it_says_what_it_holds_and_asks_for_what_it_missed() -> None:
+    async with bench() as b:
+        b.create()
+        b.center.tell(BLUE, wanted())
+        b.center.synced()
+        await until(lambda: b.open_ports() == {"vnet0"})
+        missed = session_pb2.NetworkChange(vni=BLUE.vni, revision=2, before=1, digest=2)
+        b.center.wire.down.put_nowait(session_pb2.CenterMessage(network_change=missed))
+        await until(lambda: b.center.resyncs == [BLUE.vni])
+        b.center.cut()
+        await until(lambda: len(b.center.hellos) == 2)
+        hello = b.center.hellos[-1]
+        assert [vm.vm_id for vm in hello.vms] == [VM]
+        assert [(n.vni, n.digest) for n in hello.networks] == [(BLUE.vni, whole(BLUE).digest)]

@@ -30,7 +30,7 @@ class Host:
     def __init__(self) -> None:
         self.epochs = Epochs()
         self.wanted = Wanted(self.epochs)
-        self.wanted.attach()
+        self.wanted.attach(resumes=False)
         self.wanted.synced(1)
         self.announcer = Announcer(self.epochs)
         self.vms: dict[str, HostedVm] = {}
@@ -80,7 +80,7 @@ def test_a_vm_is_registered_once(host: Host, state: VmState) -> None:
 
 def test_nothing_is_said_before_the_stream_has_told_everything(host: Host) -> None:
     host.here()
-    host.wanted.attach()
+    host.wanted.attach(resumes=False)
     assert host.due() == []
     host.wanted.synced(2)
     assert len(host.due()) == 1
@@ -134,6 +134,16 @@ def test_a_refused_vm_that_changes_is_registered_at_once(host: Host) -> None:
     assert host.announcer.next_due(3.0) == FIRST_DELAY
 
 
+def test_a_vm_that_left_and_came_back_unseen_comes_as_an_arrival(host: Host) -> None:
+    """The epoch of its earlier stay would be refused for ever."""
+    host.here()
+    host.epochs.hold(VM, 3)
+    message = host.register()
+    assert message.epoch == 3
+    host.announcer.refused(message, Reason.STALE_EPOCH, "no", 0.0)
+    assert host.register(FIRST_DELAY).epoch == 0
+
+
 def test_after_a_reattach_a_refused_vm_is_registered_at_once(host: Host) -> None:
     host.here()
     host.refused(Reason.CLAIM_HELD)
@@ -151,10 +161,12 @@ def test_a_registration_clears_the_problem(host: Host) -> None:
 @pytest.mark.parametrize(
     "reason", [Reason.STALE_EPOCH, Reason.NOT_OWNER, Reason.RUNNING_IN_TWO_PLACES]
 )
-def test_a_leftover_definition_is_not_repeated_until_it_runs(host: Host, reason: Reason) -> None:
+def test_a_leftover_definition_is_repeated_rarely_until_it_runs(host: Host, reason: Reason) -> None:
+    """One day the ledger may have nothing else of that VM."""
     host.here(OFF)
     host.refused(reason)
-    assert host.due(10_000.0) == [] and host.announcer.next_due(0.0) is None
+    assert host.due(LAST_DELAY - 1) == [] and host.announcer.next_due(0.0) == LAST_DELAY
+    assert len(host.due(LAST_DELAY)) == 1
     assert reason.name in host.announcer.problem(VM)
     host.here(RUNNING)
     assert host.register(10_000.0).state is RUNNING

@@ -20,6 +20,7 @@ vcenter = ["127.0.0.1:1"]
 state_dir = "{state}"
 hypervisor = "memory"
 network = "memory"
+plaintext = true
 """
 
 

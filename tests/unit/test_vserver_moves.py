@@ -97,6 +97,7 @@ async def test_start_opens_the_port_and_runs_the_vm() -> None:
         assert b.open_ports() == set()
         b.center.tell(at_destination(MoveStep.START, epoch=2))
         outcome = await b.outcome(MoveStep.START)
+        assert b.agent.guests.vms[VM].state is VmState.RUNNING, "not only on the next beat"
         assert outcome.ok and outcome.epoch == 2 and outcome.truth is HostedState.RUNNING
         assert outcome.policy_hash == RATED.digest()
         assert b.hypervisor.vms[VM].state is VmState.RUNNING and b.open_ports() == {COMING}
@@ -220,6 +221,18 @@ async def test_a_copy_that_fails_leaves_the_vm_running() -> None:
         assert VM not in b.peer.vms, "a failed copy is not repeated by itself"
 
 
+async def test_a_guest_that_shuts_down_during_its_copy_is_still_this_hosts() -> None:
+    async with bench(bytes_per_second=SLOW) as b:
+        await source(b)
+        await until(lambda: VM in b.peer.vms)
+        b.hypervisor.stop(VM)
+        copied = await b.outcome(MoveStep.COPY)
+        assert not copied.ok and copied.truth is HostedState.SHUT_OFF
+        b.center.tell(wanted(profile=RATED, step=MoveStep.ABORT))
+        aborted = await b.outcome(MoveStep.ABORT)
+        assert aborted.ok and aborted.truth is HostedState.SHUT_OFF
+
+
 async def test_abort_stops_the_copy() -> None:
     async with bench(bytes_per_second=SLOW) as b:
         await source(b)
@@ -334,3 +347,12 @@ async def test_nothing_is_done_before_the_first_synced() -> None:
         assert b.hypervisor.vms[VM].state is VmState.INCOMING and not b.ports
         b.center.synced()
         assert (await b.outcome(MoveStep.START)).ok
+
+
+async def test_an_outcome_is_told_again_with_the_truth_of_now() -> None:
+    """The vCenter may have heard it when it could write nothing down."""
+    async with bench() as b:
+        await prepared(b)
+        assert (await b.outcome(MoveStep.PREPARE)).truth is HostedState.ABSENT
+        b.create()
+        assert (await b.outcome(MoveStep.PREPARE)).truth is HostedState.RUNNING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from common.model.wanted import WantedNetwork
+from tests.unit.agent_center import whole
 from tests.unit.agent_values import OTHER, VM, wanted
 from vserver.core.epochs import Epochs, KnownEpochs
 from vserver.core.wanted import Wanted
@@ -17,7 +18,7 @@ def fresh() -> tuple[Wanted, Epochs]:
 
 def test_nothing_is_complete_before_the_first_synced() -> None:
     w, _ = fresh()
-    w.attach()
+    w.attach(resumes=False)
     w.put_vm(wanted())
     assert not w.complete
     assert w.synced(7) == frozenset()
@@ -26,48 +27,65 @@ def test_nothing_is_complete_before_the_first_synced() -> None:
 
 def test_what_a_new_stream_does_not_name_is_dropped_at_its_synced_and_not_before() -> None:
     w, _ = fresh()
-    w.attach()
+    w.attach(resumes=False)
     for vm_id in (VM, OTHER):
         w.put_vm(wanted(vm_id))
     for network in (BLUE, RED):
-        w.put_network(network)
+        w.put_network(whole(network))
     w.synced(1)
     w.detach()
     assert w.complete and not w.in_step and set(w.vms) == {VM, OTHER}
-    w.attach()
+    w.attach(resumes=False)
     w.put_vm(wanted(OTHER))
-    w.put_network(RED)
+    w.put_network(whole(RED))
     assert set(w.vms) == {VM, OTHER} and set(w.networks) == {1001, 1002}
     assert w.synced(2) == {VM}
     assert set(w.vms) == {OTHER} and set(w.networks) == {1002}
 
 
+def test_a_stream_that_goes_on_from_what_is_held_drops_what_it_says_is_gone() -> None:
+    w, _ = fresh()
+    w.attach(resumes=False)
+    for vm_id in (VM, OTHER):
+        w.put_vm(wanted(vm_id))
+    for network in (BLUE, RED):
+        w.put_network(whole(network))
+    w.synced(1)
+    assert {vm_id for vm_id, _ in w.held().vms} == {VM, OTHER}
+    assert {vni for vni, _ in w.held().networks} == {1001, 1002}
+    w.attach(resumes=True)
+    w.drop_vm(OTHER)
+    w.drop_network(1002)
+    assert w.synced(2) == frozenset() and w.in_step
+    assert set(w.vms) == {VM} and set(w.networks) == {1001}
+
+
 def test_a_later_synced_drops_nothing() -> None:
     w, _ = fresh()
-    w.attach()
+    w.attach(resumes=False)
     w.put_vm(wanted())
     w.synced(1)
     w.put_vm(wanted(OTHER))
     assert w.synced(2) == frozenset() and set(w.vms) == {VM, OTHER}
     w.drop_vm(VM)
-    w.put_network(BLUE)
+    w.put_network(whole(BLUE))
     w.drop_network(1001)
     assert w.synced(3) == frozenset() and set(w.vms) == {OTHER} and not w.networks
 
 
 def test_a_vm_that_was_named_in_words_we_cannot_take_stays_as_it_was() -> None:
     w, _ = fresh()
-    w.attach()
+    w.attach(resumes=False)
     w.put_vm(wanted())
     w.synced(1)
-    w.attach()
+    w.attach(resumes=False)
     w.named(VM)
     assert w.synced(2) == frozenset() and set(w.vms) == {VM}
 
 
 def test_an_older_epoch_is_not_heard() -> None:
     w, epochs = fresh()
-    w.attach()
+    w.attach(resumes=False)
     assert w.put_vm(wanted(epoch=3))
     assert not w.put_vm(wanted(epoch=2))
     assert w.vms[VM].epoch == 3
@@ -78,7 +96,7 @@ def test_an_older_epoch_is_not_heard() -> None:
 def test_an_epoch_from_before_a_restart_counts() -> None:
     w, epochs = fresh()
     epochs.restore(KnownEpochs({VM: 5}, {}))
-    w.attach()
+    w.attach(resumes=False)
     assert not w.put_vm(wanted(epoch=4)) and not w.vms
     assert w.put_vm(wanted(epoch=5))
 
@@ -86,7 +104,7 @@ def test_an_epoch_from_before_a_restart_counts() -> None:
 def test_missing_networks_are_those_of_the_vm() -> None:
     w, _ = fresh()
     assert w.missing_networks(wanted()) == {1001}
-    w.put_network(BLUE)
+    w.put_network(whole(BLUE))
     assert w.missing_networks(wanted()) == frozenset()
 
 

@@ -41,16 +41,20 @@ class Alarm:
     vm_id: str = ""
     server_id: str = ""
     evidence: dict[str, str] = field(default_factory=dict)
+    withheld: bool = False  # the caller hears the reason alone, the operators everything
+    besides: tuple[Change, ...] = ()
 
     def decision(self, view: View, now_ms: int) -> Decision:
         refusal = Refusal(self.reason, self.message, evidence=self.evidence)
+        if self.withheld:
+            refusal = Refusal(self.reason, self.reason.explanation)
         return Decision(self.changes(view, now_ms), refusal=refusal)
 
     def changes(self, view: View, now_ms: int) -> tuple[Change, ...]:
         evidence = tuple(sorted(self.evidence.items()))
         alert_id = derived_id(self.reason.name, self.vm_id, self.server_id, self.message)
         if view.get(keys.alert(alert_id)) is not None:
-            return ()
+            return self.besides
         alert = Alert(
             alert_id=alert_id,
             reason=self.reason.name,
@@ -61,4 +65,4 @@ class Alarm:
             server_id=self.server_id,
             evidence=evidence,
         )
-        return (Change(keys.alert(alert_id), alert),)
+        return (Change(keys.alert(alert_id), alert), *self.besides)

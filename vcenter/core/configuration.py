@@ -8,6 +8,7 @@ from common.errors import Reason, Refusal, Violation, invalid
 from common.model.server import Server, Severity, VirtualNetwork
 from common.model.vm import Interface, Vm
 from vcenter.core.command import Alarm
+from vcenter.core.dispute import begun
 from vcenter.core.view import View
 
 
@@ -86,7 +87,7 @@ def _vni(network: VirtualNetwork, interface: Interface, path: str) -> int:
     raise invalid([Violation(f"{path}.vni", f"{network.network_id!r} has VNI {known}")])
 
 
-def claim_conflict(view: View, vm: Vm, server_id: str) -> Alarm | None:
+def claim_conflict(view: View, vm: Vm, server_id: str, now_ms: int) -> Alarm | None:
     """Who else holds one of the VM's addresses; never merged, never overwritten (A6, I8)."""
     for claim in vm.claims():
         holder = view.holder(claim)
@@ -106,7 +107,11 @@ def claim_conflict(view: View, vm: Vm, server_id: str) -> Alarm | None:
                 "holder_server": record.location.server_id,
                 "holder_epoch": str(record.location.epoch),
                 "holder_revision": str(record.revision),
+                "claimant": vm.vm_id,
+                "claimant_server": server_id,
             },
+            withheld=vm.tenant != record.vm.tenant,
+            besides=begun(view, claim, holder, now_ms),
         )
     return None
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from common.model.dispute import Dispute
 from common.model.identity import Claim
-from common.model.operation import Operation
+from common.model.operation import Operation, Phase
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
+from common.model.trust import Certificate, Invitation
 from common.model.vm import VmRecord
 from vcenter.core.keys import Ledgered
 
@@ -20,7 +22,10 @@ NETWORKS: Tag = ("networks",)
 GROUPS: Tag = ("groups",)
 OPERATIONS: Tag = ("operations",)
 ALERTS: Tag = ("alerts",)
+DISPUTES: Tag = ("disputes",)
 ACTIVE: Tag = ("active",)
+CERTIFICATES: Tag = ("certificates",)
+INVITATIONS: Tag = ("invitations",)
 
 # First words of the tags that VMs have.
 OWNER, VNI, TENANT, GROUP = "owner", "vni", "tenant", "group"
@@ -43,8 +48,35 @@ def in_group(tenant_id: str, name: str) -> Tag:
     return (GROUP, tenant_id, name)
 
 
+def moving(vm_id: str) -> Tag:
+    """Active moves of the VM, a queued one included."""
+    return ("moving", vm_id)
+
+
+def arriving_at(server_id: str) -> Tag:
+    """Active moves to the vServer, queued ones included."""
+    return ("arriving", server_id)
+
+
+def lost(vm_id: str) -> Tag:
+    """Moves that have lost the VM."""
+    return ("lost", vm_id)
+
+
+def parts_of(operation_id: str) -> Tag:
+    return ("parts", operation_id)
+
+
 def vni_of_network(vni: int) -> Tag:
     return ("network-vni", vni)
+
+
+def of_identity(identity: str) -> Tag:
+    """Certificates and invitations of one."""
+    return ("identity", identity)
+
+
+_ALONE = ((Server, SERVERS), (Tenant, TENANTS), (Alert, ALERTS), (Dispute, DISPUTES))
 
 
 def tags(record: Ledgered) -> Iterator[Tag]:
@@ -52,9 +84,7 @@ def tags(record: Ledgered) -> Iterator[Tag]:
     if isinstance(record, VmRecord):
         yield from _vm_tags(record)
     elif isinstance(record, Operation):
-        yield OPERATIONS
-        if not record.phase.final:
-            yield ACTIVE
+        yield from _operation_tags(record)
     elif isinstance(record, VirtualNetwork):
         yield NETWORKS
         yield of_tenant(record.tenant)
@@ -63,8 +93,11 @@ def tags(record: Ledgered) -> Iterator[Tag]:
     elif isinstance(record, Group):
         yield GROUPS
         yield of_tenant(record.tenant)
+    elif isinstance(record, Certificate | Invitation):
+        yield CERTIFICATES if isinstance(record, Certificate) else INVITATIONS
+        yield of_identity(record.identity)
     else:
-        for kind, tag in ((Server, SERVERS), (Tenant, TENANTS), (Alert, ALERTS)):
+        for kind, tag in _ALONE:
             if isinstance(record, kind):
                 yield tag
 
@@ -78,6 +111,20 @@ def _vm_tags(record: VmRecord) -> Iterator[Tag]:
         yield of_tenant(record.vm.tenant)
     if record.vm.group:
         yield in_group(record.vm.tenant, record.vm.group)
+
+
+def _operation_tags(operation: Operation) -> Iterator[Tag]:
+    yield OPERATIONS
+    if operation.parent:
+        yield parts_of(operation.parent)
+    if operation.phase is Phase.LOST_NEEDS_FENCE:
+        yield lost(operation.vm_id)
+    if operation.phase.final:
+        return
+    yield ACTIVE
+    if operation.vm_id:
+        yield moving(operation.vm_id)
+        yield arriving_at(operation.destination)
 
 
 def claims(record: Ledgered) -> Iterator[Claim]:

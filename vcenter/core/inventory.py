@@ -8,7 +8,7 @@ from common.errors import Reason, Refusal, Violation, invalid
 from common.model.profile import Profile
 from common.model.server import Tenant, VirtualNetwork
 from common.model.vm import Interface, Vm, VmRecord
-from vcenter.core import indexes, keys
+from vcenter.core import dispute, indexes, keys
 from vcenter.core.command import Decision
 from vcenter.core.configuration import claim_conflict, refuse_if_not_enforceable, resolved
 from vcenter.core.table import Change
@@ -151,11 +151,15 @@ def _rewrite(view: View, record: VmRecord, vm: Vm, now_ms: int) -> Decision:
     if record.operation_id:
         raise Refusal(Reason.ALREADY_MOVING, f"VM {vm.vm_id} is being moved; try again after it")
     refuse_if_not_enforceable(view, vm, view.must_server(record.location.server_id))
-    conflict = claim_conflict(view, vm, record.location.server_id)
+    conflict = claim_conflict(view, vm, record.location.server_id, now_ms)
     if conflict is not None:
         return conflict.decision(view, now_ms)
+    given = dispute.hands(view, vm, record)
+    handed = dispute.passed(view, given, vm.vm_id, record.location.server_id, now_ms)
+    if handed.refusal is not None:
+        return handed
     rewritten = replace(record, vm=vm, changed_ms=now_ms)
-    return Decision((Change(keys.vm(vm.vm_id), rewritten),), rewritten)
+    return Decision((Change(keys.vm(vm.vm_id), rewritten), *handed.changes), rewritten)
 
 
 def _in_use(what: str, users: list[str]) -> Refusal:

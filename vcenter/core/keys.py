@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from common.model.dispute import Dispute
 from common.model.operation import Operation
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
+from common.model.trust import Certificate, Invitation
 from common.model.vm import Tombstone, VmRecord
 
 Ledgered: TypeAlias = (
-    VmRecord | Tombstone | Server | Tenant | VirtualNetwork | Group | Operation | Alert
+    VmRecord
+    | Tombstone
+    | Server
+    | Tenant
+    | VirtualNetwork
+    | Group
+    | Operation
+    | Alert
+    | Certificate
+    | Invitation
+    | Dispute
 )
 
 VM = "vm/"
@@ -45,3 +57,15 @@ def operation(operation_id: str) -> str:
 
 def alert(alert_id: str) -> str:
     return f"alert/{alert_id}"
+
+
+def certificate(serial: str) -> str:
+    return f"cert/{serial}"
+
+
+def invitation(invitation_id: str) -> str:
+    return f"invite/{invitation_id}"
+
+
+def dispute(identity: str) -> str:
+    return f"dispute/{identity}"

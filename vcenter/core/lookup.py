@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from common.model.vm import VmKey
 from vcenter.core.packed import Kind
-from vcenter.core.table import Table
 from vcenter.core.view import View
-
-
-def vm_named(table: Table, key: VmKey) -> str | None:
-    """The vm_id that the key stands for. None is an answer, not an error."""
-    vm_id = key.vm_id if key.claim is None else table.holder(key.claim)
-    return vm_id if vm_id in table.vms.rows else None
 
 
 def policy_of(view: View, kind: Kind) -> str:

@@ -21,7 +21,7 @@ from common.model.operation import (
 )
 from common.model.server import Severity
 from common.model.vm import Location, VmRecord, VmState
-from vcenter.core import keys
+from vcenter.core import indexes, keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.table import Change
 from vcenter.core.view import View
@@ -38,9 +38,23 @@ class Event(Enum):
     ABORTED = auto()  # the source runs on, the destination has nothing
     CANCEL = auto()
     DESTINATION_SILENT = auto()
+    TURN = auto()
+    UNFIT = auto()  # what was planned cannot be done any more
+    PARTS_DONE = auto()
+    PARTS_FAILED = auto()
+    FENCED = auto()
+    NOT_FENCED = auto()  # or not known to be
+    SETTLED = auto()  # a person has decided, on proof
 
 
 TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
+    (Phase.QUEUED, Event.TURN): Phase.PREPARING,
+    (Phase.QUEUED, Event.UNFIT): Phase.FAILED,
+    (Phase.QUEUED, Event.CANCEL): Phase.FAILED,  # CANCELLED, see _ending
+    (Phase.UNDER_WAY, Event.PARTS_DONE): Phase.SUCCEEDED,
+    (Phase.UNDER_WAY, Event.PARTS_FAILED): Phase.FAILED,  # or CANCELLED
+    (Phase.FENCING, Event.FENCED): Phase.SUCCEEDED,
+    (Phase.FENCING, Event.NOT_FENCED): Phase.FAILED,
     (Phase.PREPARING, Event.PREPARED): Phase.COPYING,
     (Phase.PREPARING, Event.PREPARE_FAILED): Phase.ABORTING,
     (Phase.PREPARING, Event.DESTINATION_SILENT): Phase.ABORTING,
@@ -53,6 +67,11 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.SWITCHING, Event.STARTED): Phase.SETTLING,
     (Phase.SWITCHING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
     (Phase.SETTLING, Event.CLEANED): Phase.SUCCEEDED,
+    **{
+        (phase, Event.SETTLED): Phase.FAILED
+        for phase in Phase
+        if not phase.final and phase not in (Phase.UNDER_WAY, Phase.FENCING)
+    },
 }
 
 
@@ -93,12 +112,16 @@ class Heard:
         """
         outcome = self.outcome
         stopped = outcome.step is MoveStep.ABORT and outcome.ok
-        good = (stopped and outcome.truth is HostedState.RUNNING) or (
+        good = (stopped and outcome.truth in _STAYS) or (
             outcome.step is MoveStep.CLEAN and outcome.truth is HostedState.ABSENT
         )
         if operation.phase is not Phase.ABORTING or not good or self.server_id in operation.acks:
             return operation
         return replace(operation, acks=(*operation.acks, self.server_id))
+
+
+# At the source the VM runs on, or is still defined after its guest has shut itself down.
+_STAYS = (HostedState.RUNNING, HostedState.SHUT_OFF)
 
 
 def order_epoch(operation: Operation) -> int:
@@ -118,7 +141,7 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
         return Event.COPIED
     if operation.phase is Phase.ABORTING:
         return Event.ABORTED if words_to_go_back(operation) <= set(operation.acks) else None
-    if outcome.step is MoveStep.COPY and outcome.truth is HostedState.RUNNING:
+    if outcome.step is MoveStep.COPY and outcome.truth in _STAYS:
         return None if outcome.ok else Event.COPY_FAILED
     forgotten = outcome.ok and outcome.truth is not HostedState.RUNNING
     return Event.CLEANED if outcome.step is MoveStep.CLEAN and forgotten else None
@@ -138,12 +161,26 @@ class Cancel:
         operation = view.must_operation(self.operation_id)
         if operation.phase.final:
             raise Refusal(Reason.ALREADY_DONE, f"it has ended: {operation.phase}")
+        if operation.phase is Phase.UNDER_WAY:
+            return _cancel_parts(view, operation, now_ms)
         if operation.phase is Phase.ABORTING:
             return Decision(reply=operation)
         if (operation.phase, Event.CANCEL) not in TRANSITIONS:
             raise Refusal(Reason.TOO_LATE_TO_CANCEL, f"it is {operation.phase}")
         asked = replace(operation, cancel_requested=True)
         return advance(view, asked, Event.CANCEL, now_ms)
+
+
+def _cancel_parts(view: View, operation: Operation, now_ms: int) -> Decision:
+    """Every part that can still be cancelled; those that switch already finish."""
+    asked = replace(operation, cancel_requested=True)
+    asked = replace(asked, failure=_failure(operation, Event.CANCEL, None))
+    changes = [_put(asked)]
+    for part in view.all(Operation, indexes.parts_of(operation.operation_id)):
+        if (part.phase, Event.CANCEL) in TRANSITIONS:
+            asked_of = replace(part, cancel_requested=True)
+            changes += advance(view, asked_of, Event.CANCEL, now_ms).changes
+    return Decision(tuple(changes), asked)
 
 
 def destination_silent(view: View, operation: Operation, now_ms: int) -> Decision:
@@ -168,11 +205,16 @@ def advance(
         operation,
         phase=phase,
         acks=(),
-        phases=(*operation.phases, PhaseTime(phase, now_ms)),
+        phases=(*_lasting(operation, now_ms), PhaseTime(phase, now_ms)),
         ended_ms=now_ms if phase.final else 0,
         failure=_failure(operation, event, outcome),
     )
-    record = view.must_vm(operation.vm_id)
+    record = view.vm(operation.vm_id)
+    if record is None:  # none is meant, or it is gone while its move waited
+        return Decision((_put(moved),), moved)
+    if event is Event.TURN:
+        moving = replace(record, operation_id=moved.operation_id)
+        return Decision((_put(moved), Change(keys.vm(record.vm.vm_id), moving)), moved)
     if event is Event.PREPARED and outcome is not None:
         moved = _receipt(moved, policy_hash_after=outcome.policy_hash)
     elif event is Event.COPIED and outcome is not None:
@@ -182,9 +224,17 @@ def advance(
     elif event is Event.START_LOST:
         return _lost(view, moved, record, now_ms)
     changes = [_put(moved)]
-    if phase.final:
+    if phase.final and record.operation_id == moved.operation_id:
         changes.append(Change(keys.vm(record.vm.vm_id), replace(record, operation_id="")))
     return Decision(tuple(changes), moved)
+
+
+def _lasting(operation: Operation, now_ms: int) -> tuple[PhaseTime, ...]:
+    """Whoever had its turn at once has never waited."""
+    entered = operation.phases
+    if operation.phase is Phase.QUEUED and entered[-1].entered_ms == now_ms:
+        return entered[:-1]
+    return entered
 
 
 def overtaken(operation: Operation, epoch: int, now_ms: int) -> Change:
@@ -234,16 +284,19 @@ def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms
 
 
 def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms: int) -> Decision:
-    switched_ms = next(p.entered_ms for p in operation.phases if p.phase is Phase.SWITCHING)
     settled = _receipt(
         operation,
-        total_ms=float(now_ms - operation.created_ms),
-        switch_ms=float(now_ms - switched_ms),
+        total_ms=float(now_ms - _entered(operation, Phase.PREPARING)),
+        switch_ms=float(now_ms - _entered(operation, Phase.SWITCHING)),
         policy_hash_after=outcome.policy_hash,
     )
     location = replace(record.location, state=VmState.RUNNING)
     running = replace(record, location=location, changed_ms=now_ms)
     return Decision((_put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
+
+
+def _entered(operation: Operation, phase: Phase) -> int:
+    return next(p.entered_ms for p in operation.phases if p.phase is phase)
 
 
 def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> Decision:

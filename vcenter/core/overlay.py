@@ -23,10 +23,15 @@ class Overlay(View):
 
     def __init__(self, base: View) -> None:
         self._base = base
+        self.limits = base.limits
         self._fresh: dict[str, Ledgered | None] = {}  # None: deleted
         self._vms: set[str] = set()
         self._tags: dict[Tag, set[str]] = {}
         self._claims: dict[Claim, str] = {}
+
+    def rest_on(self, base: View) -> None:
+        """What lies under it is the same, but elsewhere: the overlay below has become durable."""
+        self._base = base
 
     def add(self, changes: Sequence[Change]) -> None:
         for change in changes:

@@ -20,10 +20,14 @@ from common.model.vm import Interface, Location, Resources, Vm, VmRecord, VmStat
 
 HEAD = struct.Struct("<QIBQQQ")
 PLACE = struct.Struct("<QI")  # the first two: kind and server
-STANDING = slice(12, 21)  # state and epoch, as they stand in the row
-_STANDING = struct.Struct("<BQ")
+KIND = slice(0, 8)  # as it stands in the row
+WHERE = slice(8, 21)  # server, state and epoch, as they stand in the row
+_KIND = struct.Struct("<Q")
+_WHERE = struct.Struct("<IBQ")
+_STATE_AT = 12
+_REVISION, _REVISION_AT = struct.Struct("<Q"), 29
 STATES = tuple(VmState)
-_STATE_NUMBERS = {state: number for number, state in enumerate(STATES)}
+STATE_NUMBERS = {state: number for number, state in enumerate(STATES)}
 _NAME_TAG = b"\x1a"  # field 3, length-delimited
 _MAC_MARK = 1 << 48  # keeps a MAC's number apart from an IPv4 address's
 _IPV6_MARK = 1 << 128
@@ -89,13 +93,29 @@ def put_together(vm_id: str, kind: Kind, row: bytes, server_id: str, operation_i
 def head(
     kind: int, server: int, state: VmState, epoch: int, changed_ms: int, revision: int
 ) -> bytes:
-    return HEAD.pack(kind, server, _STATE_NUMBERS[state], epoch, changed_ms, revision)
+    return HEAD.pack(kind, server, STATE_NUMBERS[state], epoch, changed_ms, revision)
 
 
-def standing(part: bytes) -> tuple[VmState, int]:
-    """State and epoch, from `row[STANDING]`."""
-    state, epoch = _STANDING.unpack(part)
-    return STATES[state], epoch
+def revision_of(row: bytes) -> int:
+    (revision,) = _REVISION.unpack_from(row, _REVISION_AT)
+    return int(revision)
+
+
+def state_number(row: bytes) -> int:
+    """Where in `STATES` it stands."""
+    return row[_STATE_AT]
+
+
+def kind_of(part: bytes) -> int:
+    """The kind's number, from `row[KIND]`."""
+    (number,) = _KIND.unpack(part)
+    return int(number)
+
+
+def where(part: bytes) -> tuple[int, VmState, int]:
+    """The server's number, state and epoch, from `row[WHERE]`."""
+    server, state, epoch = _WHERE.unpack(part)
+    return server, STATES[state], epoch
 
 
 def name_field(name: str) -> bytes:
@@ -136,6 +156,11 @@ def claim_numbers(kind: Kind, addresses: bytes) -> list[tuple[int, int]]:
                 found.append((vni, number if length == 4 else number | _IPV6_MARK))
             at += length
     return found
+
+
+def mac_text(number: int) -> str | None:
+    """The MAC that is filed under the number; None if it is an IP address's."""
+    return number.to_bytes(7, "big")[1:].hex(":") if number >> 48 == 1 else None
 
 
 def address_number(address: str) -> int:

@@ -1,4 +1,4 @@
-"""Where a VM may go: every reason against, not the first; and which host is the least loaded."""
+"""Where a VM may go: every reason against, not the first; and which host is the best one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from common.errors import Reason
 from common.model.operation import Operation
 from common.model.server import Liveness, Server
-from common.model.vm import Resources, VmRecord, VmState
+from common.model.vm import VmRecord, VmState
 from vcenter.core import indexes
 from vcenter.core.configuration import missing_capabilities
+from vcenter.core.loads import Loads
+from vcenter.core.nearness import Place
 from vcenter.core.view import View
 
 VCPU_OVERCOMMIT = 16  # CPUs are shared in time, memory is not
@@ -21,90 +23,116 @@ class Objection:
     reason: Reason
     message: str
     server_id: str = ""
+    vm_id: str = ""
 
 
-def committed(view: View, server_id: str) -> Resources:
-    """What the host has promised: to its VMs, and to those that are on their way."""
-    owned = list(view.all(VmRecord, indexes.owned_by(server_id)))
-    arriving = [
-        record
-        for move in view.all(Operation, indexes.ACTIVE)
-        if move.destination == server_id and (record := view.vm(move.vm_id)) is not None
-    ]
-    promised = {r.vm.vm_id: r.vm.resources for r in [*owned, *arriving]}
-    return Resources(
-        sum(r.vcpus for r in promised.values()), sum(r.memory_mib for r in promised.values())
-    )
+# What may pass by itself: a move that waits for its turn goes on waiting.
+PASSING = frozenset({Reason.SERVER_SILENT, Reason.NO_CAPACITY, Reason.ANTI_AFFINITY})
 
 
-def share(view: View, server: Server) -> float:
-    """Committed memory over capacity; 0 where the capacity is unknown."""
-    capacity = server.capacity.memory_mib
-    return committed(view, server.server_id).memory_mib / capacity if capacity else 0.0
+def best_of(loads: Loads, servers: list[Server], place: Place | None = None) -> Server | None:
+    """The nearest; then the lowest share of memory in use; ties by id, so that the answer is
+    repeatable."""
+
+    def rank(server: Server) -> tuple[float, float, str]:
+        distance = place.distance_km(server) if place is not None else 0.0
+        return distance, loads.share(server), server.server_id
+
+    return min(servers, key=rank, default=None)
 
 
-def least_loaded(view: View, servers: list[Server]) -> Server | None:
-    """The lowest share of memory in use; ties by id, so that the answer is repeatable."""
-    return min(servers, key=lambda s: (share(view, s), s.server_id), default=None)
+def objections(
+    view: View, loads: Loads, record: VmRecord, destination: Server, own: str = ""
+) -> list[Objection]:
+    """Everything that stands against a live move of this VM to this host. `own`: the id of the
+    move that is asked about, where it is in the table already."""
+    return [*movable(view, record, own), *against(view, loads, record, destination)]
 
 
-def objections(view: View, record: VmRecord, destination: Server) -> list[Objection]:
-    """Everything that stands against a live move of this VM to this host."""
-    return [*movable(view, record), *_against(view, record, destination)]
-
-
-def movable(view: View, record: VmRecord) -> Iterator[Objection]:
+def movable(view: View, record: VmRecord, own: str = "") -> Iterator[Objection]:
     """What stands against moving the VM anywhere."""
     vm_id, source = record.vm.vm_id, record.location.server_id
-    if record.operation_id:
-        text = f"VM {vm_id} is being moved by operation {record.operation_id}"
-        yield Objection(Reason.ALREADY_MOVING, text)
+    for move in view.all(Operation, indexes.moving(vm_id)):
+        if move.operation_id != own:
+            text = f"VM {vm_id} is being moved by operation {move.operation_id}"
+            yield Objection(Reason.ALREADY_MOVING, text, vm_id=vm_id)
+    dispute = view.dispute(vm_id)
+    if dispute is not None and dispute.frozen_ms:
+        yield Objection(
+            Reason.IDENTITY_FROZEN, f"VM {vm_id} is frozen until it is thawed", vm_id=vm_id
+        )
     if record.location.state is VmState.LOST_NEEDS_FENCE:
-        yield Objection(Reason.NEEDS_FENCE, f"nobody can say who runs VM {vm_id}")
+        yield Objection(Reason.NEEDS_FENCE, f"nobody can say who runs VM {vm_id}", vm_id=vm_id)
     elif record.location.state is not VmState.RUNNING:
-        yield Objection(Reason.NOT_RUNNING, f"VM {vm_id} is {record.location.state}")
+        text = f"VM {vm_id} is {record.location.state}"
+        yield Objection(Reason.NOT_RUNNING, text, vm_id=vm_id)
     if not record.vm.assigned:
-        yield Objection(Reason.UNASSIGNED, f"VM {vm_id} has no tenant or network yet")
+        text = f"VM {vm_id} has no tenant or network yet"
+        yield Objection(Reason.UNASSIGNED, text, vm_id=vm_id)
     origin = view.server(source)
     if origin is None or origin.liveness is not Liveness.ATTACHED:
-        yield Objection(Reason.SERVER_SILENT, f"the source {source} is silent", source)
+        text = f"the source {source} is silent"
+        yield Objection(Reason.SERVER_SILENT, text, source, vm_id)
 
 
-def _against(view: View, record: VmRecord, destination: Server) -> Iterator[Objection]:
+def against(view: View, loads: Loads, record: VmRecord, there: Server) -> Iterator[Objection]:
+    """What stands against this host."""
+    for reason, text in _against(view, loads, record, there):
+        yield Objection(reason, text, there.server_id, record.vm.vm_id)
+
+
+def _against(
+    view: View, loads: Loads, record: VmRecord, destination: Server
+) -> Iterator[tuple[Reason, str]]:
     there = destination.server_id
     if there == record.location.server_id:
-        yield Objection(Reason.SAME_SERVER, f"VM {record.vm.vm_id} is already on {there}", there)
+        yield Reason.SAME_SERVER, f"VM {record.vm.vm_id} is already on {there}"
         return
     if destination.liveness is not Liveness.ATTACHED:
-        yield Objection(Reason.SERVER_SILENT, f"the destination {there} is silent", there)
+        yield Reason.SERVER_SILENT, f"the destination {there} is silent"
+    if destination.cordoned:
+        yield Reason.CORDONED, f"{there} is cordoned"
     if not destination.migration_uri:
-        text = f"{there} gives no migration address"
-        yield Objection(Reason.INCOMPATIBLE_HOST, text, there)
-    yield from _compatibility(view, record, destination)
-    yield from _capacity(view, record, destination)
-    missing = missing_capabilities(view, record.vm, destination)
-    if missing:
-        text = f"{there} cannot enforce {', '.join(missing)}"
-        yield Objection(Reason.NOT_ENFORCEABLE, text, there)
-
-
-def _compatibility(view: View, record: VmRecord, destination: Server) -> Iterator[Objection]:
+        yield Reason.INCOMPATIBLE_HOST, f"{there} gives no migration address"
     source = view.server(record.location.server_id)
     if source is not None and source.hypervisor != destination.hypervisor:
         text = f"{source.hypervisor} here, {destination.hypervisor} there"
-        yield Objection(Reason.INCOMPATIBLE_HOST, text, destination.server_id)
+        yield Reason.INCOMPATIBLE_HOST, text
+    yield from _capacity(loads, record, destination)
+    missing = missing_capabilities(view, record.vm, destination)
+    if missing:
+        yield Reason.NOT_ENFORCEABLE, f"{there} cannot enforce {', '.join(missing)}"
+    for member in _kept_apart(view, record, there):
+        yield Reason.ANTI_AFFINITY, f"VM {member} of the same group is on {there} or on its way"
 
 
-def _capacity(view: View, record: VmRecord, destination: Server) -> Iterator[Objection]:
-    used = committed(view, destination.server_id)
+def _kept_apart(view: View, record: VmRecord, server_id: str) -> Iterator[str]:
+    """The other members of its group that are there, or will be."""
+    vm = record.vm
+    group = view.group(vm.tenant, vm.group) if vm.group else None
+    if group is None or not group.anti_affinity:
+        return
+    for member in view.all(VmRecord, indexes.in_group(group.tenant, group.name)):
+        if member.vm.vm_id != vm.vm_id and server_id in _places(view, member):
+            yield member.vm.vm_id
+
+
+def _places(view: View, record: VmRecord) -> set[str]:
+    """Where it is, which it may stay after all, and where it is going."""
+    moves = view.all(Operation, indexes.moving(record.vm.vm_id))
+    return {record.location.server_id, *(move.destination for move in moves)}
+
+
+def _capacity(loads: Loads, record: VmRecord, destination: Server) -> Iterator[tuple[Reason, str]]:
+    used = loads.besides(destination.server_id, record)
     need, have = record.vm.resources, destination.capacity
     for what, promised, wanted, limit in (
         ("MiB of memory", used.memory_mib, need.memory_mib, have.memory_mib),
         ("vCPUs", used.vcpus, need.vcpus, have.vcpus * VCPU_OVERCOMMIT),
     ):
         if limit and promised + wanted > limit:
-            text = (
+            yield (
+                Reason.NO_CAPACITY,
                 f"{destination.server_id} has {max(0, limit - promised)} of {limit} {what} left,"
-                f" the VM needs {wanted}"
+                f" the VM needs {wanted}",
             )
-            yield Objection(Reason.NO_CAPACITY, text, destination.server_id)

@@ -7,6 +7,7 @@ moved it by hand, the old owner is asked before anything is believed, and so is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -15,7 +16,7 @@ from common.model.operation import HostedState
 from common.model.revision import generation
 from common.model.server import Liveness, Server, Severity
 from common.model.vm import Location, Vm, VmRecord, VmState
-from vcenter.core import keys
+from vcenter.core import dispute, keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.configuration import (
     claim_conflict,
@@ -205,17 +206,28 @@ class Register:
         vm = resolved(view, vm)
         if self.vm.profile is not None:
             refuse_if_not_enforceable(view, vm, server)
-        conflict = claim_conflict(view, vm, self.server_id)
+        conflict = claim_conflict(view, vm, self.server_id, now_ms)
         if conflict is not None:
             return conflict.decision(view, now_ms)
         location = Location(self.server_id, self.state, epoch)
         if before is not None and before.vm == vm and before.location == location:
             return Decision(reply=replace(reply, outcome=Outcome.UNCHANGED, record=before))
+        given = self._hands(view, vm, reply, before)
+        handed = dispute.passed(view, given, vm.vm_id, self.server_id, now_ms)
+        if handed.refusal is not None:
+            return handed
         record = VmRecord(vm, location, now_ms)
-        changes = [Change(keys.vm(vm.vm_id), record)]
+        changes = [Change(keys.vm(vm.vm_id), record), *handed.changes]
         if view.tombstone(vm.vm_id) is not None:
             changes.append(Change(keys.gone(vm.vm_id), None))
         return Decision(tuple(changes), replace(reply, record=record))
+
+    def _hands(
+        self, view: View, vm: Vm, reply: Reply, before: VmRecord | None
+    ) -> Iterator[dispute.Hand]:
+        if reply.came_from is not None:
+            yield dispute.Hand(vm.vm_id, reply.came_from.server_id, self.server_id)
+        yield from dispute.hands(view, vm, before)
 
     # ---- refusals ----
 
@@ -226,7 +238,18 @@ class Register:
             evidence={"epoch": str(current)},
         )
 
+    def _is_anothers(self, record: VmRecord) -> bool:
+        """Another tenant's: then where it is stays untold."""
+        return self.vm.tenant not in ("", record.vm.tenant)
+
+    def _tenants(self, record: VmRecord) -> dict[str, str]:
+        if not self._is_anothers(record):
+            return {}
+        return {"owner_tenant": record.vm.tenant, "claimant_tenant": self.vm.tenant}
+
     def _not_owner(self, record: VmRecord) -> Refusal:
+        if self._is_anothers(record):
+            return Refusal(Reason.NOT_OWNER, Reason.NOT_OWNER.explanation)
         owner = record.location.server_id
         return Refusal(
             Reason.NOT_OWNER,
@@ -235,6 +258,9 @@ class Register:
         )
 
     def _owner_silent(self, record: VmRecord) -> Refusal:
+        if self._is_anothers(record):
+            text = Reason.OWNER_SILENT.explanation
+            return Refusal(Reason.OWNER_SILENT, text, retry_after=2.0)
         owner = record.location.server_id
         return Refusal(
             Reason.OWNER_SILENT,
@@ -255,6 +281,8 @@ class Register:
                 "owner": owner,
                 "claimant": self.server_id,
                 "epoch": str(record.location.epoch),
-            },
+            }
+            | self._tenants(record),
+            withheld=self._is_anothers(record),
         )
         return alarm.decision(view, now_ms)

@@ -1,62 +1,44 @@
-"""5.5, VM Relocation: plan a move, and start it (A17). What becomes of it is in `movement`."""
+"""5.5, VM Relocation: plan moves, and start them (A17): of one VM, a group, or a whole vServer.
+
+A plan for several VMs places one after the other, each seeing what was promised to those before it.
+It becomes the operation's parts, which hold those promises while they wait for their turn
+(`queue`). What becomes of each move is in `movement`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import Reason, Refusal
 from common.model.operation import Operation, Phase, PhaseTime
-from common.model.server import Server
 from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.command import Decision
-from vcenter.core.placement import Objection, least_loaded, movable, objections
+from vcenter.core.ids import derived_id
+from vcenter.core.loads import Loads
+from vcenter.core.overlay import Overlay
+from vcenter.core.placement import Objection
+from vcenter.core.planning import Plan, Where, plan
+from vcenter.core.queue import Limits, give_turns
 from vcenter.core.table import Change
 from vcenter.core.view import View
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A destination, or every reason why there is none."""
-
-    destination: str
-    objections: tuple[Objection, ...]
-
-
-def plan(view: View, vm_id: str, destination: str) -> Plan:
-    """The dry run: the same code that decides the move."""
-    record = view.must_vm(vm_id)
-    if destination:
-        server = view.must_server(destination)
-        return Plan(destination, tuple(objections(view, record, server)))
-    return _chosen(view, record)
-
-
-def _chosen(view: View, record: VmRecord) -> Plan:
-    basic = tuple(movable(view, record))
-    if basic:
-        return Plan("", basic)
-    others = [
-        s for s in view.all(Server, indexes.SERVERS) if s.server_id != record.location.server_id
-    ]
-    against = {s.server_id: objections(view, record, s) for s in others}
-    best = least_loaded(view, [s for s in others if not against[s.server_id]])
-    if best is not None:
-        return Plan(best.server_id, ())
-    found = [o for each in against.values() for o in each]
-    nowhere = Objection(Reason.NO_DESTINATION, "no vServer can take the VM")
-    return Plan("", (nowhere, *found))
+SHOWN = 20  # objections in the text of a refusal; a plan shows all
 
 
 @dataclass(frozen=True, slots=True)
 class Relocate:
-    """Starts a move of one VM. `epoch` 0: whatever it is now."""
+    """Starts a move of one VM, or queues it. `epoch` 0: whatever it is now."""
 
     operation_id: str
     vm_id: str
     destination: str
     requested_by: str
     epoch: int = 0
+    near: str = ""
+    priority: int = 0
+    limits: Limits = Limits()
 
     def decide(self, view: View, now_ms: int) -> Decision:
         record = view.must_vm(self.vm_id)
@@ -66,33 +48,148 @@ class Relocate:
                 f"VM {self.vm_id} is at epoch {record.location.epoch}, not {self.epoch}",
                 evidence={"epoch": str(record.location.epoch)},
             )
-        chosen = plan(view, self.vm_id, self.destination)
+        chosen = plan(view, Loads(view), record, Where(self.destination, self.near))
         if chosen.objections:
             raise _refused(chosen.objections)
-        operation = Operation(
+        move = _queued(chosen, self.operation_id, self.requested_by, self.priority, now_ms)
+        return _accepted(view, (_put(move),), self.limits, now_ms, self.operation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RelocateAll:
+    """A group (`tenant` and `name`), or everything on a vServer, which is cordoned with it.
+
+    All VMs are moved, or the command is refused with every objection to every VM.
+    """
+
+    operation_id: str
+    requested_by: str
+    tenant: str = ""
+    name: str = ""
+    server_id: str = ""
+    where: Where = Where()
+    priority: int = 0
+    limits: Limits = Limits()
+
+    def decide(self, view: View, now_ms: int) -> Decision:
+        overlay = Overlay(view)
+        changes = self._cordon(view)
+        overlay.add(changes)
+        plans = self._place_all(overlay, now_ms)
+        found = tuple(o for each in plans for o in each.objections)
+        if found:
+            raise _refused(found)
+        changes += [_put(self._parent(now_ms)), *(_put(self._part(p, now_ms)) for p in plans)]
+        return _accepted(view, changes, self.limits, now_ms, self.operation_id)
+
+    def plan(self, view: View, now_ms: int) -> list[Plan]:
+        """The dry run."""
+        overlay = Overlay(view)
+        overlay.add(self._cordon(view))
+        return self._place_all(overlay, now_ms)
+
+    def _place_all(self, overlay: Overlay, now_ms: int) -> list[Plan]:
+        """The big ones first: they are the hardest to place."""
+        loads, plans = Loads(overlay), []
+        records = sorted(
+            self._records(overlay), key=lambda r: (-r.vm.resources.memory_mib, r.vm.vm_id)
+        )
+        for record in records:
+            planned = plan(overlay, loads, record, self.where)
+            if _at_home(planned):
+                continue
+            plans.append(planned)
+            if not planned.objections:
+                loads.promise(planned.destination, record.vm.resources)
+                overlay.add((_put(self._part(planned, now_ms)),))
+        return plans
+
+    def _records(self, view: View) -> Iterator[VmRecord]:
+        """What is leaving a vServer already is left to its move."""
+        if not self.server_id:
+            yield from view.all(VmRecord, indexes.in_group(self.tenant, self.name))
+            return
+        for record in view.all(VmRecord, indexes.owned_by(self.server_id)):
+            moves = view.all(Operation, indexes.moving(record.vm.vm_id))
+            if not any(move.source == self.server_id for move in moves):
+                yield record
+
+    def _cordon(self, view: View) -> list[Change]:
+        if not self.server_id:
+            if view.group(self.tenant, self.name) is None:
+                raise Refusal(Reason.UNKNOWN_GROUP, f"no group {self.tenant}/{self.name}")
+            return []
+        server = view.must_server(self.server_id)
+        if server.cordoned:
+            return []
+        return [Change(keys.server(self.server_id), replace(server, cordoned=True))]
+
+    def _parent(self, now_ms: int) -> Operation:
+        return Operation(
             operation_id=self.operation_id,
-            kind="relocate",
-            vm_id=self.vm_id,
-            source=record.location.server_id,
-            destination=chosen.destination,
-            phase=Phase.PREPARING,
+            kind="drain" if self.server_id else "relocate-group",
+            vm_id="",
+            source=self.server_id,
+            destination=self.where.destination,
+            phase=Phase.UNDER_WAY,
             requested_by=self.requested_by,
             created_ms=now_ms,
-            epoch_before=record.location.epoch,
-            phases=(PhaseTime(Phase.PREPARING, now_ms),),
+            epoch_before=0,
+            phases=(PhaseTime(Phase.UNDER_WAY, now_ms),),
+            priority=self.priority,
+            subject=self.server_id or f"{self.tenant}/{self.name}",
+            near=self.where.near,
         )
-        moving = replace(record, operation_id=self.operation_id)
-        return Decision(
-            (
-                Change(keys.operation(self.operation_id), operation),
-                Change(keys.vm(self.vm_id), moving),
-            ),
-            operation,
-        )
+
+    def _part(self, planned: Plan, now_ms: int) -> Operation:
+        part_id = derived_id(self.operation_id, planned.record.vm.vm_id)
+        move = _queued(planned, part_id, self.requested_by, self.priority, now_ms)
+        return replace(move, parent=self.operation_id)
+
+
+def _at_home(planned: Plan) -> bool:
+    """It is where it should be: nothing to do, and nothing against it."""
+    return {o.reason for o in planned.objections} == {Reason.SAME_SERVER}
+
+
+def _queued(
+    planned: Plan, operation_id: str, requested_by: str, priority: int, now_ms: int
+) -> Operation:
+    return Operation(
+        operation_id=operation_id,
+        kind="relocate",
+        vm_id=planned.record.vm.vm_id,
+        source=planned.record.location.server_id,
+        destination=planned.destination,
+        phase=Phase.QUEUED,
+        requested_by=requested_by,
+        created_ms=now_ms,
+        epoch_before=planned.record.location.epoch,
+        phases=(PhaseTime(Phase.QUEUED, now_ms),),
+        priority=priority,
+    )
+
+
+def _accepted(
+    view: View, changes: Sequence[Change], limits: Limits, now_ms: int, operation_id: str
+) -> Decision:
+    """Whoever has its turn at once has it in the same revision."""
+    overlay = Overlay(view)
+    overlay.add(changes)
+    turns = give_turns(overlay, limits, now_ms)
+    overlay.add(turns)
+    last = {change.key: change for change in (*changes, *turns)}
+    return Decision(tuple(last.values()), overlay.must_operation(operation_id))
+
+
+def _put(operation: Operation) -> Change:
+    return Change(keys.operation(operation.operation_id), operation)
 
 
 def _refused(found: tuple[Objection, ...]) -> Refusal:
-    """The first objection gives the reason; all of them are in the text and the evidence."""
-    evidence = {f"{n}.{o.reason.name}": o.message for n, o in enumerate(found, start=1)}
-    text = "; ".join(o.message for o in found)
-    return Refusal(found[0].reason, text, evidence=evidence)
+    """The first objection gives the reason; the text and the evidence have as many as fit."""
+    shown = found[:SHOWN]
+    evidence = {f"{n}.{o.reason.name}": o.message for n, o in enumerate(shown, start=1)}
+    more = f"; and {len(found) - SHOWN} more (--plan shows all)" if len(found) > SHOWN else ""
+    text = "; ".join(o.message for o in shown)
+    return Refusal(found[0].reason, text + more, evidence=evidence)

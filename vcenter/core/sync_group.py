@@ -24,7 +24,8 @@ from vcenter.core.wanted import hosts_of
 
 @dataclass(frozen=True, slots=True)
 class PutGroup:
-    """Create the group, or give it this profile. `keep_profile`: leave an existing one alone.
+    """Create the group, or make it so. `keep_profile`: leave an existing one as it is;
+    `anti_affinity` None leaves that.
 
     Refused as a whole if a member's host cannot enforce the result: policy is never ignored.
     """
@@ -33,6 +34,7 @@ class PutGroup:
     name: str
     profile: Profile | None
     keep_profile: bool = False
+    anti_affinity: bool | None = None
 
     def decide(self, view: View, now_ms: int) -> Decision:
         if view.tenant(self.tenant) is None:
@@ -42,9 +44,14 @@ class PutGroup:
                 violations=(Violation("group.tenant", "unknown tenant"),),
             )
         before = view.group(self.tenant, self.name)
-        if before is not None and (self.keep_profile or before.profile == self.profile):
+        if before is not None and self.keep_profile:
             return Decision(reply=before)
-        group = Group(self.tenant, self.name, self.profile)
+        apart = self.anti_affinity
+        if apart is None:
+            apart = before is not None and before.anti_affinity
+        group = Group(self.tenant, self.name, self.profile, apart)
+        if before is not None and replace(before, revision=0) == group:
+            return Decision(reply=before)
         change = Change(keys.group(self.tenant, self.name), group)
         self._check_hosts(view, change)
         return Decision((change,), group)

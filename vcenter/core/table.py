@@ -10,7 +10,7 @@ from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.indexes import Tag, tags
 from vcenter.core.keys import VM, Ledgered
-from vcenter.core.view import View
+from vcenter.core.view import FreezeLimits, View
 from vcenter.core.vms import Vms
 
 
@@ -34,7 +34,8 @@ class Applied:
 class Table(View):
     """Durable state only: whoever reads here sees nothing that could still be lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: FreezeLimits | None = None) -> None:
+        self.limits = limits or FreezeLimits()
         self.revision = 0
         self.vms = Vms()
         self._records: dict[str, Ledgered] = {}
@@ -52,6 +53,13 @@ class Table(View):
         if key.startswith(VM):
             return self.vms.get(key[len(VM) :])
         return self._records.get(key)
+
+    def revision_of(self, key: str) -> int:
+        """Of the last change to the key; 0: there is no such record."""
+        if key.startswith(VM):
+            return self.vms.revision_of(key[len(VM) :])
+        record = self._records.get(key)
+        return record.revision if record is not None else 0
 
     def holder(self, claim: Claim) -> str | None:
         return self.vms.holder(claim)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from common.errors import Reason, Refusal
+from common.model.dispute import Dispute
 from common.model.identity import Claim
 from common.model.operation import Operation
 from common.model.profile import Profile, effective
 from common.model.server import Group, Server, Tenant, VirtualNetwork
+from common.model.trust import Certificate, Invitation
 from common.model.vm import Tombstone, Vm, VmKey, VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.indexes import Tag
@@ -19,8 +22,18 @@ from vcenter.core.keys import Ledgered
 R = TypeVar("R", bound=Ledgered)
 
 
+@dataclass(frozen=True, slots=True)
+class FreezeLimits:
+    """An identity that changes hands so often in so many milliseconds is frozen."""
+
+    turns: int = 5
+    within_ms: int = 180_000
+
+
 class View(ABC):
     """Four primitives; everything else is said in their terms."""
+
+    limits: FreezeLimits
 
     @abstractmethod
     def get(self, key: str) -> Ledgered | None: ...
@@ -64,6 +77,15 @@ class View(ABC):
     def operation(self, operation_id: str) -> Operation | None:
         return self._typed(Operation, keys.operation(operation_id))
 
+    def certificate(self, serial: str) -> Certificate | None:
+        return self._typed(Certificate, keys.certificate(serial))
+
+    def invitation(self, invitation_id: str) -> Invitation | None:
+        return self._typed(Invitation, keys.invitation(invitation_id))
+
+    def dispute(self, identity: str) -> Dispute | None:
+        return self._typed(Dispute, keys.dispute(identity))
+
     # ---- several ----
 
     def all(self, kind: type[R], tag: Tag) -> Iterator[R]:
@@ -75,6 +97,9 @@ class View(ABC):
 
     def network_of(self, vni: int) -> VirtualNetwork | None:
         return next(self.all(VirtualNetwork, indexes.vni_of_network(vni)), None)
+
+    def has_disputes(self) -> bool:
+        return next(iter(self.find(indexes.DISPUTES)), None) is not None
 
     # ---- what follows from records ----
 

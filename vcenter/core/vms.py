@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain, count
+from operator import add
 
 from common.model.identity import Claim
 from common.model.vm import VmRecord, VmState
@@ -25,7 +26,7 @@ class Vms:
         self.kinds: dict[int, Kind] = {}  # numbers are never used again: caches may keep them
         self.servers: list[str] = []
         self._kind_numbers: dict[Kind, int] = {}
-        self._kind_uses: dict[int, int] = {}
+        self._of_kind: dict[int, list[int]] = {}  # how many VMs in each state, as in STATES
         self._server_numbers: dict[str, int] = {}
         self._numbers = count(1)
         self._operations: dict[str, str] = {}
@@ -43,6 +44,10 @@ class Vms:
         kind, server = packed.PLACE.unpack_from(row)
         operation_id = self._operations.get(vm_id, "")
         return packed.put_together(vm_id, self.kinds[kind], row, self.servers[server], operation_id)
+
+    def revision_of(self, vm_id: str) -> int:
+        row = self.rows.get(vm_id)
+        return packed.revision_of(row) if row is not None else 0
 
     def holder(self, claim: Claim) -> str | None:
         held = self._claims.get(claim.vni)
@@ -62,6 +67,28 @@ class Vms:
 
     def owners_on(self, vni: int) -> Collection[str]:
         return self._hosts.get(vni, {}).keys()
+
+    def macs_on(self, vni: int) -> Iterator[tuple[str, str]]:
+        """Every MAC of the VNI, and the vServer that owns its VM."""
+        for number, vm_id in self._claims.get(vni, {}).items():
+            mac = packed.mac_text(number)
+            if mac is not None:
+                _, server = packed.PLACE.unpack_from(self.rows[vm_id])
+                yield mac, self.servers[server]
+
+    def states(self, wanted: Callable[[Kind], bool], server_id: str = "") -> dict[VmState, int]:
+        """How many VMs of the wanted kinds are in each state, on one vServer or anywhere: from
+        counts, or from the rows of that vServer."""
+        found = [0] * len(packed.STATES)
+        chosen = {number for number, kind in self.kinds.items() if wanted(kind)}
+        if server_id:
+            for row in map(self.rows.__getitem__, self.owned_by(server_id)):
+                if packed.PLACE.unpack_from(row)[0] in chosen:
+                    found[packed.state_number(row)] += 1
+        else:
+            for number in chosen:
+                found = [*map(add, found, self._of_kind[number])]
+        return dict(zip(packed.STATES, found, strict=True))
 
     # ---- writing ----
 
@@ -96,7 +123,7 @@ class Vms:
     ) -> None:
         """A VM that is not there, of the kind of this number."""
         kind = self.kinds[number]
-        self._kind_uses[number] += 1
+        self._of_kind[number][packed.STATE_NUMBERS[state]] += 1
         server = self._server_numbers.get(server_id)
         if server is None:
             server = self._server_numbers[server_id] = len(self.servers)
@@ -111,7 +138,7 @@ class Vms:
         kind = self.kinds[number]
         self._unfile(vm_id, kind, row[packed.HEAD.size : kind.name_at()], self.servers[server])
         self._operations.pop(vm_id, None)
-        self._release(number, kind)
+        self._release(number, kind, packed.state_number(row))
 
     def number_of(self, kind: Kind) -> int:
         """For `insert`, at once: a kind that nobody is of is forgotten with the next that goes."""
@@ -119,13 +146,13 @@ class Vms:
         if number is None:
             number = self._kind_numbers[kind] = next(self._numbers)
             self.kinds[number] = kind
-            self._kind_uses[number] = 0
+            self._of_kind[number] = [0] * len(packed.STATES)
         return number
 
-    def _release(self, number: int, kind: Kind) -> None:
-        self._kind_uses[number] -= 1
-        if not self._kind_uses[number]:
-            del self.kinds[number], self._kind_uses[number], self._kind_numbers[kind]
+    def _release(self, number: int, kind: Kind, state: int) -> None:
+        self._of_kind[number][state] -= 1
+        if not any(self._of_kind[number]):
+            del self.kinds[number], self._of_kind[number], self._kind_numbers[kind]
 
     def _file(self, vm_id: str, kind: Kind, addresses: bytes, server_id: str) -> None:
         for vni, number in packed.claim_numbers(kind, addresses):

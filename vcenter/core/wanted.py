@@ -7,7 +7,7 @@ says which hosts a change concerns, so that nobody else is bothered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import product
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from common.errors import Reason
 from common.model.operation import MoveStep, Operation, Phase
 from common.model.server import Group, Server
 from common.model.vm import VmRecord, VmState
-from common.model.wanted import Forward, MoveOrder, PortState, WantedNetwork, WantedVm
+from common.model.wanted import MoveOrder, PortState, WantedVm
 from vcenter.core import indexes
 from vcenter.core.configuration import missing_capabilities
 from vcenter.core.keys import Ledgered
@@ -24,6 +24,7 @@ from vcenter.core.table import Applied
 from vcenter.core.view import View
 
 Item: TypeAlias = str | int  # a vm_id, or a VNI
+_FORM = 1  # grows when the same records make other words, so that hosts hear them again
 
 _AT_SOURCE = {
     Phase.COPYING: MoveStep.COPY,
@@ -41,13 +42,10 @@ _AT_DESTINATION = {
 def wanted_vm(view: View, server_id: str, vm_id: str) -> WantedVm | None:
     """None: this host has nothing to do with the VM."""
     record = view.vm(vm_id)
-    if record is None:
+    order = _order_for(view, server_id, record)
+    if record is None or not (order or record.location.server_id == server_id):
         return None
-    move = view.move_of(record)
-    order = _order(view, server_id, move) if move is not None else None
     owned = record.location.server_id == server_id
-    if not owned and order is None:
-        return None
     profile = view.profile_of(record.vm)
     closed = _closed_reason(view, server_id, record, owned)
     return WantedVm(
@@ -59,7 +57,38 @@ def wanted_vm(view: View, server_id: str, vm_id: str) -> WantedVm | None:
         ports=PortState.CLOSED if closed else PortState.OPEN,
         closed_reason=closed,
         move=order,
+        digest=_digest(view, server_id, record, order),
     )
+
+
+def wanted_digest(view: View, server_id: str, vm_id: str) -> int | None:
+    """`wanted_vm(…).digest`, without the work of making the rest."""
+    record = view.vm(vm_id)
+    order = _order_for(view, server_id, record)
+    if record is None or not (order or record.location.server_id == server_id):
+        return None
+    return _digest(view, server_id, record, order)
+
+
+def _digest(view: View, server_id: str, record: VmRecord, order: MoveOrder | None) -> int:
+    """Of everything that `wanted_vm` reads, by revision where it has one: revisions are durable and
+    never given twice, so that it says the same after a restart and in every replica."""
+    group = view.group(record.vm.tenant, record.vm.group) if record.vm.group else None
+    facts = (
+        _FORM,
+        record.vm.vm_id,
+        record.revision,
+        group.revision if group is not None else 0,
+        record.location.server_id == server_id,
+        sorted(view.must_server(server_id).capabilities),
+        order,
+    )
+    return int.from_bytes(blake2b(repr(facts).encode(), digest_size=8).digest(), "big")
+
+
+def _order_for(view: View, server_id: str, record: VmRecord | None) -> MoveOrder | None:
+    move = view.move_of(record) if record is not None else None
+    return _order(view, server_id, move) if move is not None else None
 
 
 def _closed_reason(view: View, server_id: str, record: VmRecord, owned: bool) -> str:
@@ -114,53 +143,6 @@ def hosts_on(view: View, vni: int) -> set[str]:
     return hosts
 
 
-@dataclass(frozen=True, slots=True)
-class Roster:
-    """One VNI as all of its hosts share it; made once for a revision, not once for each host."""
-
-    vni: int
-    network: str
-    vteps: dict[str, str]  # by vServer; "" where it gave none
-    forwards: tuple[tuple[str, Forward], ...]  # owner, and how others reach the interface
-
-
-def roster(view: View, vni: int) -> Roster:
-    servers = {host: view.server(host) for host in hosts_on(view, vni)}
-    vteps = {host: server.vtep_address for host, server in servers.items() if server}
-    network = view.network_of(vni)
-    forwards = _forwards(view.all(VmRecord, indexes.on_vni(vni)), vni, vteps)
-    return Roster(vni, network.network_id if network else "", vteps, tuple(forwards))
-
-
-def wanted_network(view: View, server_id: str, vni: int) -> WantedNetwork | None:
-    """None: no VM of this VNI is here or on its way here."""
-    if server_id not in hosts_on(view, vni):
-        return None
-    return as_seen_from(roster(view, vni), server_id)
-
-
-def as_seen_from(known: Roster, server_id: str) -> WantedNetwork | None:
-    if server_id not in known.vteps:
-        return None
-    return WantedNetwork(
-        vni=known.vni,
-        network=known.network,
-        forwards=tuple(forward for owner, forward in known.forwards if owner != server_id),
-        vteps=tuple(sorted({v for s, v in known.vteps.items() if s != server_id and v})),
-    )
-
-
-def _forwards(
-    records: Iterator[VmRecord], vni: int, vteps: dict[str, str]
-) -> Iterator[tuple[str, Forward]]:
-    for record in records:
-        owner = record.location.server_id
-        vtep = vteps.get(owner)
-        for interface in record.vm.interfaces:
-            if vtep and interface.vni == vni:
-                yield owner, Forward(interface.mac, vtep)
-
-
 def items_of(view: View, server_id: str) -> set[Item]:
     """Everything that could concern a host, for the first message of a session."""
     mine = {r.vm.vm_id: r for r in view.all(VmRecord, indexes.owned_by(server_id))}
@@ -173,10 +155,12 @@ def items_of(view: View, server_id: str) -> set[Item]:
 
 
 def affected(view: View, change: Applied) -> Iterator[tuple[str, Item]]:
-    """Which items of which hosts a change may have changed. `view` is the table after it."""
+    """Which VMs of which hosts a change may have changed, and which hosts may have come to a VNI
+    or left it. What became different on a VNI is `roster`'s. `view` is the table after the change.
+    """
     for side in (change.before, change.after):
         if isinstance(side, VmRecord):
-            yield from _by_vm(view, side)
+            yield from product(hosts_of(view, side), [side.vm.vm_id, *side.vm.vnis()])
         elif isinstance(side, Operation):
             record = view.vm(side.vm_id)
             if record is not None:
@@ -189,14 +173,6 @@ def affected(view: View, change: Applied) -> Iterator[tuple[str, Item]]:
         yield from _by_server(view, change.after)
 
 
-def _by_vm(view: View, record: VmRecord) -> Iterator[tuple[str, Item]]:
-    for host in hosts_of(view, record):
-        yield host, record.vm.vm_id
-    for vni in record.vm.vnis():
-        concerned = hosts_of(view, record) | hosts_on(view, vni)
-        yield from ((host, vni) for host in concerned)
-
-
 def _network_facts(record: Ledgered | None) -> object:
     """What of a server others depend on; liveness and beats are not."""
     if not isinstance(record, Server):
@@ -205,16 +181,10 @@ def _network_facts(record: Ledgered | None) -> object:
 
 
 def _by_server(view: View, record: Ledgered | None) -> Iterator[tuple[str, Item]]:
+    """Its own VMs, and the other sides of its moves."""
     if not isinstance(record, Server):
         return
     for item in items_of(view, record.server_id):
-        yield record.server_id, item
-        yield from ((host, item) for host in _sharing(view, item))
-
-
-def _sharing(view: View, item: Item) -> set[str]:
-    """Who is told where a host is: all on the VNI, or the other side of a move."""
-    if isinstance(item, int):
-        return hosts_on(view, item)
-    record = view.vm(item)
-    return hosts_of(view, record) if record is not None else set()
+        owner = view.vm(item) if isinstance(item, str) else None
+        if owner is not None:
+            yield from ((host, item) for host in hosts_of(view, owner))

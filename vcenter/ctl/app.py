@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TextIO, TypeVar
 
 import click
 import grpc
 from rich.console import Console
 
+from common.tls import Bundle, TlsSettings
 from vcenter.ctl.client import Client
+from vcenter.ctl.config import default_path, read, settings
 from vcenter.ctl.failure import failure
 
 P = ParamSpec("P")
@@ -57,9 +59,12 @@ def shared_options() -> list[click.Parameter]:
     """A new set of them, for one command."""
     return [
         SharedOption("--server", metavar="ADDRESS", help="The vCenter: host:port or unix:///path"
-                     f"  [VCTL_SERVER; default {DEFAULT_SERVER}]"),
+                     "  [VCTL_SERVER; default: the configuration's]"),
+        SharedOption("--config", metavar="FILE", help="Which vCenter, and your certificate"
+                     "  [VCTL_CONFIG; default ~/.config/vsignal/vctl.toml]"),
         SharedOption("--as", "identity", metavar="IDENTITY",
-                     help="Who is calling  [VCTL_IDENTITY; default operator/$USER]"),
+                     help="Call in plain text as operator/NAME[/view|operate|admin] or tenant/ID,"
+                     " on the vCenter's machine  [VCTL_IDENTITY]"),
         SharedOption("-o", "--output", type=click.Choice(FORMATS), metavar="|".join(FORMATS),
                      help="Format on stdout  [default table]"),
         SharedOption("--timeout", type=Seconds(), metavar="DURATION",
@@ -73,16 +78,43 @@ def shared_options() -> list[click.Parameter]:
 class App:
     """One run of vctl."""
 
-    server: str
-    identity: str
+    given: Mapping[str, Any]  # the shared options that were given
     output: str
     timeout: float | None
     color: bool
 
     @cached_property
+    def connection(self) -> tuple[str, Bundle | str]:
+        """Where to, and as whom: by certificate, unless plain text was asked for."""
+        server = self.given.get("server") or os.environ.get("VCTL_SERVER")
+        identity = self.given.get("identity") or os.environ.get("VCTL_IDENTITY")
+        if not identity:
+            config, bundle = read(self.config_path)
+            return server or config.server, bundle
+        if not re.fullmatch(r"[!-~]+", identity):
+            raise click.UsageError("an identity is printable ASCII without spaces")
+        return server or DEFAULT_SERVER, identity
+
+    @property
+    def settings(self) -> TlsSettings:
+        """The files of the certificate with which vctl calls."""
+        return settings(self.config_path)
+
+    @property
+    def config_path(self) -> Path:
+        return Path(self.given.get("config") or default_path())
+
+    @property
+    def server(self) -> str:
+        return self.connection[0]
+
+    @cached_property
     def client(self) -> Client:
         """Connects at the first call."""
-        return Client(self.server, self.identity, self.timeout)
+        try:
+            return Client(*self.connection, self.timeout)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
 
     @cached_property
     def out(self) -> Console:
@@ -118,32 +150,21 @@ def _console(stream: TextIO, color: bool) -> Console:
 
 def _current(context: click.Context) -> App:
     given = {key[5:]: value for key, value in context.meta.items() if key.startswith("vctl.")}
-    identity = given.get("identity") or os.environ.get("VCTL_IDENTITY") or _default_identity()
-    if not re.fullmatch(r"[!-~]+", identity):
-        raise click.UsageError("an identity is printable ASCII without spaces")
     return App(
-        server=given.get("server") or os.environ.get("VCTL_SERVER") or DEFAULT_SERVER,
-        identity=identity,
+        given=given,
         output=given.get("output", "table"),
         timeout=given.get("timeout"),
         color=not given.get("no_color") and not os.environ.get("NO_COLOR"),
     )
 
 
-def _default_identity() -> str:
-    try:
-        return f"operator/{getpass.getuser()}"
-    except (OSError, KeyError):  # no such user, as in a bare container
-        return "operator/unknown"
-
-
 @contextmanager
-def refusals_told(server: str) -> Iterator[None]:
+def refusals_told(app: App) -> Iterator[None]:
     """A failed call becomes a message and an exit code, never a traceback."""
     try:
         yield
     except grpc.RpcError as error:
-        raise failure(error, server) from error
+        raise failure(error, app.server) from error
 
 
 def command_with_app(function: Callable[Concatenate[App, P], R]) -> Callable[P, R]:
@@ -154,7 +175,7 @@ def command_with_app(function: Callable[Concatenate[App, P], R]) -> Callable[P, 
         context = click.get_current_context()
         app = _current(context)
         context.call_on_close(app.close)
-        with refusals_told(app.server):
+        with refusals_told(app):
             return function(app, *args, **kwargs)
 
     return wrapper

@@ -1,4 +1,4 @@
-"""The channel to a vCenter: identity on every call, deadlines, lists page by page."""
+"""The channel to a vCenter: whose identity is the connection's, deadlines, lists page by page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from common import rpc
 from common.pb.vsignal.v1 import (
     directory_pb2,
     directory_pb2_grpc,
+    enrolment_pb2_grpc,
+    federation_pb2_grpc,
     inventory_pb2_grpc,
     operations_pb2,
     operations_pb2_grpc,
     signaling_pb2_grpc,
     types_pb2,
 )
+from common.tls import Bundle
 
 CALL_TIMEOUT = 30.0  # seconds for a call that does not wait for anything
 PAGE_SIZE = 500  # of 1000 that are allowed: VMs with long profiles must fit into one message
@@ -28,15 +31,17 @@ R = TypeVar("R")
 class Client:
     """A vCenter, as one caller sees it. Raises grpc.RpcError."""
 
-    def __init__(self, target: str, identity: str, timeout: float | None) -> None:
-        proxy = ("grpc.enable_http_proxy", 0)  # the management network is behind none
-        self._channel = grpc.insecure_channel(target, options=[*rpc.CLIENT_OPTIONS, proxy])
-        self._metadata = rpc.identity(identity)
+    def __init__(self, target: str, who: Bundle | str, timeout: float | None) -> None:
+        """`who`: a certificate; or only what to say, in plain text (ValueError if not local)."""
+        self._channel = rpc.blocking_channel(target, None if isinstance(who, str) else who)
+        self._metadata = rpc.identity(who) if isinstance(who, str) else ()
         self._timeout = timeout or CALL_TIMEOUT
         self.signaling = signaling_pb2_grpc.SignalingStub(self._channel)
         self.directory = directory_pb2_grpc.DirectoryStub(self._channel)
+        self.federation = federation_pb2_grpc.FederationStub(self._channel)
         self.inventory = inventory_pb2_grpc.InventoryStub(self._channel)
         self.operations = operations_pb2_grpc.OperationsStub(self._channel)
+        self.enrolment = enrolment_pb2_grpc.EnrolmentStub(self._channel)
 
     def close(self) -> None:
         """Ends every call that is under way."""

@@ -126,7 +126,8 @@ def _without_reason(said: Complaint, server: str) -> tuple[str, ...]:
     match said.status:
         case "UNAVAILABLE":
             hint = "Does a vCenter listen there? Choose another with --server or VCTL_SERVER."
-            return f"{server} cannot be reached", said.message, hint
+            trust = "If it does, one of you does not believe the other's certificate; its log says."
+            return f"{server} cannot be reached", said.message, hint, trust
         case "DEADLINE_EXCEEDED":
             hint = "Whether the request was carried out is not known: look before you repeat it."
             return f"no answer from {server} in time", hint, "Wait longer with --timeout."

@@ -70,7 +70,8 @@ def finish(app: App, op: operations_pb2.Operation) -> None:
         reason, message = op.failure.reason, op.failure.message
         details = [advice(reason)] if reason else []
         if op.phase != operations_pb2.PHASE_LOST_NEEDS_FENCE:
-            details.append("The VM runs where it was.")
+            parts = [f"Its parts:  vctl op show {op.operation_id}"] * op.HasField("parts")
+            details += ["The VM is where it was."] if op.vm_id else parts
         text = f"the operation ended as {word(op, 'phase')}"
         raise Failure(
             Exit.OPERATION_FAILED, f"{text}: {reason}: {message}" if reason else text, *details

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import click
 
 from vcenter.ctl.alert import alert, events
+from vcenter.ctl.audit import audit
+from vcenter.ctl.cert import cert
 from vcenter.ctl.commands import Group
+from vcenter.ctl.domain import domain
 from vcenter.ctl.explain import completion, explain, version
 from vcenter.ctl.failure import Exit, Failure
 from vcenter.ctl.group import group
@@ -39,7 +42,8 @@ def cli() -> None:
 
 
 for _command in (
-    server, vm, tenant, network, group, profile, op, events, alert, explain, completion, version
+    server, vm, tenant, network, group, profile, op, domain, cert, events, alert,
+    audit, explain, completion, version,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -1,6 +1,11 @@
-"""vctl vm move: a live move, planned or carried out."""
+"""Moves, planned or carried out: of a VM, of a group, and of everything on a vServer."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
 
 import click
 
@@ -15,48 +20,104 @@ from vcenter.ctl.movement import receipt
 from vcenter.ctl.output import Pairs
 from vcenter.ctl.words import or_none
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class How:
+    """What all kinds of moves are asked for with."""
+
+    destination: str
+    near: str
+    priority: int
+    plan: bool
+    wait: bool
+
+    def request(self, **subject: Any) -> signaling_pb2.RelocateRequest:
+        return signaling_pb2.RelocateRequest(
+            destination=self.destination,
+            near=self.near,
+            priority=self.priority,
+            plan_only=self.plan,
+            **subject,
+        )
+
+
+_OPTIONS = (
+    click.option(
+        "--to",
+        "destination",
+        metavar="SERVER",
+        default="",
+        help="The destination; without it, the least loaded vServer that fits.",
+    ),
+    click.option(
+        "--near",
+        metavar="PLACE",
+        default="",
+        help="The vServer nearest to it that fits: a site, a vServer, or LATITUDE,LONGITUDE.",
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(-100, 100),
+        default=0,
+        help="In the queue, higher ones have their turn first; 0.",
+    ),
+    click.option("--plan", is_flag=True, help="Only say what would be done, or why it cannot be."),
+    click.option("--wait/--no-wait", default=True, help="Wait for the end (default), or do not."),
+)
+
+
+def move_options(function: F) -> F:
+    """The options of a move, handed over as one `how`."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **given: Any) -> Any:
+        names = ("destination", "near", "priority", "plan", "wait")
+        how = How(**{name: given.pop(name) for name in names})
+        if how.destination and how.near:
+            raise click.UsageError("--to and --near exclude each other")
+        return function(*args, how=how, **given)
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
 
 @click.command(cls=Command)
 @click.argument("key")
-@click.option(
-    "--to",
-    "destination",
-    metavar="SERVER",
-    help="The destination; without it, the least loaded vServer that fits.",
-)
-@click.option("--plan", is_flag=True, help="Only say whether it could be done, and if not, why.")
-@click.option("--wait/--no-wait", default=True, help="Wait for the end (default), or do not.")
+@move_options
 @click.option(
     "--epoch", type=click.IntRange(min=1), help="Refuse unless this is still the VM's epoch."
 )
 @command_with_app
-def move(
-    app: App, key: str, destination: str | None, plan: bool, wait: bool, epoch: int | None
-) -> None:
+def move(app: App, key: str, how: How, epoch: int | None) -> None:
     """Moves a running VM to another vServer, and prints the receipt.
 
-    While it runs, progress is on stderr. Ctrl-C and --timeout end the waiting, not the move.
+    While it runs, progress is on stderr. Ctrl-C and --timeout end the waiting, not the move. A move
+    waits for its turn where too many are under way; `vctl op list` says why.
 
     \b
     Examples:
       vctl vm move web-1 --plan
       vctl vm move web-1 --to host-7
+      vctl vm move web-1 --near fra1 --priority 10
       vctl vm move web-1 --to host-7 --timeout 10m -o json
       vctl op follow "$(vctl vm move web-1 --no-wait -o name)"
-    """  # fmt: skip
-    request = signaling_pb2.RelocateRequest(
-        vm_id=find_vm_id(app.client, key),
-        destination=destination or "",
-        plan_only=plan,
-        epoch=epoch or 0,
-    )
+    """
+    vm_id = find_vm_id(app.client, key)
+    carry_out(app, how.request(vm_id=vm_id, epoch=epoch or 0), how)
+
+
+def carry_out(app: App, request: signaling_pb2.RelocateRequest, how: How) -> None:
+    """Plans, or starts and (unless told otherwise) waits for the end."""
     answer = app.client.call(app.client.signaling.Relocate, request)
-    if plan:
+    if how.plan:
         _told(app, answer)
         return
     operation = answer.operation
     app.say(f"Operation {operation.operation_id}")
-    if not wait:
+    if not how.wait:
         output.one(app, operation, receipt(operation), operation.operation_id)
         return
     finish(app, follow(app, operation.operation_id, known=True))
@@ -70,7 +131,12 @@ def _told(app: App, answer: signaling_pb2.RelocateResponse) -> None:
 
 
 def _plan_pairs(answer: signaling_pb2.RelocateResponse) -> Pairs:
-    yield "Destination", or_none(answer.destination)
+    if len(answer.moves) != 1:
+        yield "VMs to move", str(len(answer.moves))
+    for move in answer.moves:
+        yield "Move", f"{move.vm_id} {move.source} -> {move.destination}"
+    if not answer.moves:
+        yield "Destination", or_none(answer.destination)
     for objection in answer.objections:
         where = f" ({objection.server_id})" if objection.server_id else ""
         yield "Objection", f"{objection.reason}{where}: {objection.message}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from common.pb.vsignal.v1 import operations_pb2
 from vcenter.ctl.output import Column, Pairs
 from vcenter.ctl.words import listed, moment, or_none, short, size, span, word
@@ -14,9 +16,36 @@ def route(op: Operation) -> str:
     return f"{op.source or '?'} -> {op.destination or '?'}"
 
 
+def subject(op: Operation) -> str:
+    """What is moved."""
+    return op.vm_id or op.subject
+
+
+def parts(op: Operation) -> str:
+    """`3 of 8 ended, 3 succeeded`."""
+    return f"{op.parts.ended} of {op.parts.total} ended, {op.parts.succeeded} succeeded"
+
+
+def waiting(op: Operation) -> str:
+    """Why it waits, or how far its parts are."""
+    return parts(op) if op.HasField("parts") else "; ".join(op.waits_for)
+
+
+def as_tree(operations: Iterable[Operation]) -> list[Operation]:
+    """The same, with the parts of each right after it."""
+    found = list(operations)
+    whole = {op.operation_id for op in found if not op.parent}
+    parts_of: dict[str, list[Operation]] = {}
+    for op in found:
+        parts_of.setdefault(op.parent if op.parent in whole else "", []).append(op)
+    first = parts_of.pop("", [])
+    return [each for op in first for each in (op, *parts_of.get(op.operation_id, []))]
+
+
 def movement(op: Operation) -> str:
     """One line: what is moved, where to, how far it is."""
-    text = f"{op.kind} {op.vm_id} {route(op)} {word(op, 'phase')}"
+    where = parts(op) if op.HasField("parts") else route(op) if op.vm_id else ""
+    text = " ".join(filter(None, (op.kind, subject(op), where, word(op, "phase"))))
     if op.HasField("failure"):
         text += f" ({op.failure.reason}: {op.failure.message})"
     elif op.cancel_requested and not op.done:
@@ -42,14 +71,41 @@ def phases(op: Operation) -> str:
 def receipt(op: Operation) -> Pairs:
     """Everything that the operation left behind, or has done so far."""
     yield "Operation", op.operation_id
-    yield "VM", op.vm_id
-    yield "Route", route(op)
+    yield from _about(op)
     yield "Phase", word(op, "phase")
+    yield from _outlook(op)
     yield "Requested by", or_none(op.requested_by)
     yield "Created", moment(op.created_at)
     yield "Ended", moment(op.ended_at)
     if op.HasField("failure"):
         yield "Failure", f"{op.failure.reason}: {op.failure.message}"
+    if op.vm_id:
+        yield from _of_a_move(op)
+
+
+def _about(op: Operation) -> Pairs:
+    if op.parent:
+        yield "Part of", op.parent
+    if op.vm_id:
+        yield "VM", op.vm_id
+        yield "Route", route(op)
+    else:
+        yield "Kind", op.kind
+        yield "Subject", op.subject
+    if op.HasField("parts"):
+        yield "Parts", parts(op)
+
+
+def _outlook(op: Operation) -> Pairs:
+    for reason in op.waits_for:
+        yield "Waits", reason
+    if op.HasField("expected_end"):
+        yield "Expected end", moment(op.expected_end)
+    if op.priority:
+        yield "Priority", str(op.priority)
+
+
+def _of_a_move(op: Operation) -> Pairs:
     yield "Epoch", f"{op.epoch_before} -> {op.epoch_after}" if op.epoch_after else "unchanged"
     yield "Phases", phases(op)
     if not op.done and progress(op):
@@ -71,11 +127,14 @@ def _figures(done: operations_pb2.Receipt) -> Pairs:
 
 
 COLUMNS: list[Column[Operation]] = [
-    Column("OPERATION", lambda o: o.operation_id),
-    Column("VM", lambda o: o.vm_id[:8]),
-    Column("ROUTE", route),
+    Column("OPERATION", lambda o: ("  " if o.parent else "") + o.operation_id),
+    Column("VM", lambda o: o.vm_id[:8] or f"{o.kind} {o.subject}"),
+    Column("ROUTE", lambda o: route(o) if o.vm_id else "-"),
     Column("PHASE", lambda o: word(o, "phase")),
+    Column("WAITS FOR", lambda o: or_none(waiting(o))),
     Column("CREATED", lambda o: moment(o.created_at)),
+    Column("EXPECTED END", lambda o: moment(o.expected_end)),
+    Column("PRIORITY", lambda o: str(o.priority), wide=True),
     Column("FULL VM ID", lambda o: o.vm_id, wide=True),
     Column("ENDED", lambda o: moment(o.ended_at), wide=True),
     Column("REQUESTED BY", lambda o: or_none(o.requested_by), wide=True),

@@ -10,7 +10,8 @@ from vcenter.ctl import output
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Group
 from vcenter.ctl.keys import find_vm_id
-from vcenter.ctl.movement import COLUMNS, movement, receipt
+from vcenter.ctl.movement import COLUMNS, as_tree, movement, receipt
+from vcenter.ctl.output import Pairs
 
 GetOperation = operations_pb2.GetOperationRequest
 
@@ -23,28 +24,32 @@ def op() -> None:
 @op.command("list")
 @click.option("--vm", "key", metavar="KEY", help="Only those of this VM.")
 @click.option("--active", is_flag=True, help="Only those that have not ended.")
+@click.option("--parent", metavar="OPERATION", help="Only the parts of this operation.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="The newest N; 0 = all.")
 @command_with_app
-def list_(app: App, key: str | None, active: bool, limit: int) -> None:
-    """Lists operations, newest first.
+def list_(app: App, key: str | None, active: bool, parent: str | None, limit: int) -> None:
+    """Lists operations, newest first, the parts of each below it.
+
+    Of one that is queued it says what it waits for, and of each when it should end: an estimate.
 
     \b
     Examples:
       vctl op list --active
       vctl op list --vm web-1 -o wide --limit 10
     """
-    request = operations_pb2.ListOperationsRequest(active_only=active)
+    request = operations_pb2.ListOperationsRequest(active_only=active, parent=parent or "")
     if key is not None:
         request.vm_id = find_vm_id(app.client, key)
     found = app.client.list_operations(request, limit)
-    output.many(app, found, COLUMNS, lambda o: o.operation_id, "No operation matches.")
+    shown = found if app.output == "name" else as_tree(found)
+    output.many(app, shown, COLUMNS, lambda o: o.operation_id, "No operation matches.")
 
 
 @op.command()
 @click.argument("operation_id", metavar="OPERATION")
 @command_with_app
 def show(app: App, operation_id: str) -> None:
-    """Shows an operation: its phases, and its receipt once it has ended.
+    """Shows an operation: its phases, its parts, and its receipt once it has ended.
 
     \b
     Example:
@@ -52,7 +57,14 @@ def show(app: App, operation_id: str) -> None:
     """
     request = GetOperation(operation_id=operation_id)
     found = app.client.call(app.client.operations.Get, request)
-    output.one(app, found, receipt(found), operation_id)
+    output.one(app, found, [*receipt(found), *_parts(app, found)], operation_id)
+
+
+def _parts(app: App, found: operations_pb2.Operation) -> Pairs:
+    if app.output in ("table", "wide") and found.HasField("parts"):
+        request = operations_pb2.ListOperationsRequest(parent=found.operation_id)
+        for part in app.client.list_operations(request, 0):
+            yield "Part", f"{part.operation_id} {movement(part)}"
 
 
 @op.command()

@@ -15,8 +15,10 @@ from vcenter.ctl.move import move
 from vcenter.ctl.output import Column, many, one
 from vcenter.ctl.places import addresses, closed_because, owner, state, vm_pairs
 from vcenter.ctl.profile import show_profile
+from vcenter.ctl.settle import forget, recover
+from vcenter.ctl.thaw import thaw
 from vcenter.ctl.where import where
-from vcenter.ctl.words import moment, or_none, short
+from vcenter.ctl.words import moment, or_none, short, word
 
 Record = types_pb2.VmRecord
 
@@ -29,7 +31,7 @@ def vm() -> None:
     """
 
 
-for _command in (where, history, move, assign):
+for _command in (where, history, move, assign, thaw, recover, forget):
     vm.add_command(_command)
 COLUMNS: list[Column[Record]] = [
     Column("VM", lambda r: r.vm.vm_id),
@@ -77,6 +79,38 @@ def list_(
         unassigned_only=unassigned,
     )
     many(app, app.client.vms(request), COLUMNS, lambda r: r.vm.vm_id, "No VM matches.")
+
+
+COUNTS: list[Column[directory_pb2.StateCount]] = [
+    Column("STATE", lambda c: word(c, "state")),
+    Column("VMS", lambda c: str(c.vms)),
+]
+
+
+@vm.command("count")
+@click.option("--tenant", help="Only this tenant's.")
+@click.option("--group", help="Only members of groups with this name.")
+@click.option("--on", "server_id", metavar="SERVER", help="Only those on this vServer.")
+@click.option("--network", help="Only those with an interface in this virtual network.")
+@command_with_app
+def count_(
+    app: App, tenant: str | None, group: str | None, server_id: str | None, network: str | None
+) -> None:
+    """Says how many VMs are in each state, without reading them.
+
+    \b
+    Examples:
+      vctl vm count
+      vctl vm count --tenant acme --on host-7
+    """
+    request = directory_pb2.CountVmsRequest(
+        tenant=tenant or "",
+        group=group or "",
+        server_id=server_id or "",
+        network=network or "",
+    )
+    answer = app.client.call(app.client.directory.CountVms, request)
+    many(app, answer.states, COUNTS, lambda c: word(c, "state"), "")
 
 
 @vm.command()

@@ -64,4 +64,6 @@ def where(app: App, keys: tuple[str, ...], at: datetime | None) -> None:
         many(app, found, PLACES, lambda r: r.location.server_id, "")
     missing = [key for key, result in zip(keys, results, strict=True) if not result.found]
     if missing:
-        raise Failure(Exit.NOT_FOUND, f"not found: {', '.join(missing)}")
+        silent = sorted({name for result in results for name in result.not_asked})
+        reach = f"; these domains could not be asked: {', '.join(silent)}" if silent else ""
+        raise Failure(Exit.NOT_FOUND, f"not found: {', '.join(missing)}{reach}")

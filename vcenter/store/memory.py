@@ -28,7 +28,9 @@ class MemoryStore:
     async def close(self) -> None:
         self._is_open = False
 
-    async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
+    async def append(
+        self, batches: Sequence[Batch], at_ms: int, after: int | None = None
+    ) -> list[int | Conflict]:
         self._check_open()
         results = [self._append_one(batch, at_ms) for batch in batches]
         # Callers must live with a cancellation that comes after the write, so here they meet it.

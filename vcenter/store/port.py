@@ -64,6 +64,14 @@ class Conflict(Exception):
     """A key was not at the expected revision. Nothing of that batch was written."""
 
 
+class Overtaken(Conflict):
+    """Somebody else has written since: decide again once `.revision` is known."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"another replica has written, up to revision {revision}")
+        self.revision = revision
+
+
 class Compacted(Exception):
     """History before `.revision` is gone: take a snapshot instead."""
 
@@ -80,6 +88,10 @@ class WriteFailed(Exception):
     """A write was not made durable (disk full, read-only …). Nothing of it is visible."""
 
 
+class OutcomeUnknown(WriteFailed):
+    """Nobody can say whether a write was made durable. If it was, it will be followed."""
+
+
 class Store(Protocol):
     async def open(self) -> None:
         """Open, check and migrate. Raises `StoreUnusable` and touches nothing."""
@@ -87,8 +99,14 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
+    async def append(
+        self, batches: Sequence[Batch], at_ms: int, after: int | None = None
+    ) -> list[int | Conflict]:
         """Group commit: each batch gets its own revision, all are made durable by one fsync.
+
+        `after`: the revision on which all of it was decided. Where somebody else has written since,
+        that batch and all later ones are `Overtaken`; in a store that only one process writes to
+        that cannot be, and `expected` is what is checked.
 
         Returns, in order, the batch's revision or its Conflict; a conflict of one batch does not
         touch the others. Later batches see earlier ones. Raises `WriteFailed` if nothing was kept.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.clock import Clock
+from common.ids import NewId, random_id
 from vcenter.board import Board
+from vcenter.ca.issuer import Issuer
+from vcenter.core.queue import Limits
+from vcenter.federation.federation import Federation
 from vcenter.ledger import Ledger
 from vcenter.monitor import Monitor
 from vcenter.sessions import Sessions
 from vcenter.wire.answers import Answers
-from vcenter.wire.caller import TrustedNetwork
+from vcenter.wire.caller import Callers
+from vcenter.wire.limits import CallLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +29,15 @@ class Parts:
     monitor: Monitor
     board: Board
     answers: Answers
+    federation: Federation
     clock: Clock
-    trusted: tuple[TrustedNetwork, ...]
+    callers: Callers
+    calls: CallLimits
     bookmark_seconds: float = 10.0
+    new_id: NewId = random_id
+    limits: Limits = Limits()
+    has_fence: Callable[[str], bool] = lambda _: False
+    issuer: Issuer | None = None  # where another CA signs, there is none here
 
 
 class Servicer:
@@ -35,6 +47,8 @@ class Servicer:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.trusted = parts.trusted
+        self.callers = parts.callers
         self.ledger = parts.ledger
         self.table = parts.ledger.table
+        self.audit = parts.ledger.audit
+        self.limits = parts.calls

@@ -11,17 +11,20 @@ from common.codec.server import to_alert, to_server, to_server_status, to_vm_sta
 from common.codec.times import to_timestamp
 from common.codec.vm import from_key, to_record, to_resources
 from common.errors import Reason, Refusal
+from common.model.caller import Caller
 from common.model.server import Alert, Liveness, Server
 from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2 as pb
 from common.pb.vsignal.v1 import directory_pb2_grpc, signaling_pb2, types_pb2
 from vcenter.core import indexes
-from vcenter.core.placement import committed, least_loaded, share
-from vcenter.wire import lookup, past, watch
-from vcenter.wire.caller import Caller
+from vcenter.core.loads import Loads
+from vcenter.core.placement import best_of
+from vcenter.wire import audit, lookup, past, watch
 from vcenter.wire.context import Servicer
+from vcenter.wire.counting import count_vms
 from vcenter.wire.guard import streaming, unary
 from vcenter.wire.paging import page
+from vcenter.wire.sight import find_vm, sees_vm
 
 MAX_BATCHES = 10
 
@@ -34,8 +37,7 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         self, request: signaling_pb2.LookupRequest, caller: Caller
     ) -> signaling_pb2.LookupResponse:
         """As Signaling's."""
-        encoded = lookup.answer(self.table, self.parts.answers, request)
-        return signaling_pb2.LookupResponse.FromString(encoded)
+        return await self._looked_up(request, caller)
 
     @unary
     async def BatchLookup(
@@ -45,9 +47,17 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         if len(request.batches) > MAX_BATCHES or keys > lookup.MAX_KEYS:
             text = f"at most {MAX_BATCHES} batches and {lookup.MAX_KEYS} keys in all"
             raise Refusal(Reason.TOO_LARGE, text)
-        answers = (lookup.answer(self.table, self.parts.answers, b) for b in request.batches)
-        read = signaling_pb2.LookupResponse.FromString
-        return pb.BatchLookupResponse(batches=map(read, answers))
+        return pb.BatchLookupResponse(
+            batches=[await self._looked_up(batch, caller) for batch in request.batches]
+        )
+
+    async def _looked_up(
+        self, request: signaling_pb2.LookupRequest, caller: Caller
+    ) -> signaling_pb2.LookupResponse:
+        encoded = lookup.answer(self.table, self.parts.answers, request, caller)
+        response = signaling_pb2.LookupResponse.FromString(encoded)
+        await lookup.complete(self.parts, request, response, caller)
+        return response
 
     @unary
     async def GetVm(self, request: pb.GetVmRequest, caller: Caller) -> pb.GetVmResponse:
@@ -55,7 +65,7 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         with check.at("key"):
             key = from_key(check, request.key)
         check.done()
-        record = self.table.by_key(key)
+        record = find_vm(self.table, caller, key)
         if record is None:
             raise Refusal(Reason.UNKNOWN_VM, "no VM has this identity here")
         profile = self.table.profile_of(record.vm)
@@ -71,18 +81,20 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
 
     @unary
     async def ListVms(self, request: pb.ListVmsRequest, caller: Caller) -> pb.ListVmsResponse:
-        wanted = partial(self._wanted, request)
+        wanted = partial(self._wanted, request, caller)
         chosen, token = page(
-            self._candidates(request), request.page_size, request.page_token, wanted
+            self._candidates(request, caller), request.page_size, request.page_token, wanted
         )
         records = [r for k in chosen if isinstance(r := self.table.get(k), VmRecord)]
         wire = [to_record(r, self.table.profile_of(r.vm).digest()) for r in records]
         return pb.ListVmsResponse(records=wire, next_page_token=token, revision=self.table.revision)
 
-    def _candidates(self, request: pb.ListVmsRequest) -> list[str]:
-        """The narrowest tag that the request names."""
+    def _candidates(self, request: pb.ListVmsRequest, caller: Caller) -> list[str]:
+        """The narrowest tag that the request names, or that the caller is confined to."""
         tag = indexes.VMS
-        if request.server_id:
+        if caller.tenant:
+            tag = indexes.of_tenant(caller.tenant)
+        elif request.server_id:
             tag = indexes.owned_by(request.server_id)
         elif request.tenant and request.group:
             tag = indexes.in_group(request.tenant, request.group)
@@ -90,13 +102,14 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
             tag = indexes.of_tenant(request.tenant)
         return list(self.table.find(tag))
 
-    def _wanted(self, request: pb.ListVmsRequest, key: str) -> bool:
+    def _wanted(self, request: pb.ListVmsRequest, caller: Caller, key: str) -> bool:
         record = self.table.get(key)
         if not isinstance(record, VmRecord):
             return False
         vm = record.vm
         return (
-            request.tenant in ("", vm.tenant)
+            sees_vm(caller, vm)
+            and request.tenant in ("", vm.tenant)
             and request.group in ("", vm.group)
             and request.server_id in ("", record.location.server_id)
             and (not request.network or request.network in {i.network for i in vm.interfaces})
@@ -104,13 +117,18 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         )
 
     @unary
+    async def CountVms(self, request: pb.CountVmsRequest, caller: Caller) -> pb.CountVmsResponse:
+        return count_vms(self.table, request, caller)
+
+    @unary
     async def ListServers(
         self, request: pb.ListServersRequest, caller: Caller
     ) -> pb.ListServersResponse:
         servers = list(self.table.all(Server, indexes.SERVERS))
         attached = [s for s in servers if s.liveness is Liveness.ATTACHED]
-        least = least_loaded(self.table, attached)
-        loads = [self._load(server, server is least) for server in servers]
+        promised = Loads(self.table)
+        least = best_of(promised, attached)
+        loads = [self._load(promised, server, server is least) for server in servers]
         wanted = [
             load
             for load in loads
@@ -119,15 +137,15 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
         ]
         return pb.ListServersResponse(servers=wanted, revision=self.table.revision)
 
-    def _load(self, server: Server, is_least: bool) -> pb.ServerLoad:
+    def _load(self, promised: Loads, server: Server, is_least: bool) -> pb.ServerLoad:
         wire = to_server(server)
-        wire.committed.CopyFrom(to_resources(committed(self.table, server.server_id)))
+        wire.committed.CopyFrom(to_resources(promised.of(server.server_id)))
         wire.vms = self.table.count(indexes.owned_by(server.server_id))
         load = pb.ServerLoad(
             server=wire,
             load=self._level(server, wire),
             least_used=is_least,
-            committed_share=share(self.table, server),
+            committed_share=promised.share(server),
         )
         report = self.parts.monitor.host(server.server_id)
         if report is not None:
@@ -157,13 +175,17 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
 
     @unary
     async def WhereWas(self, request: pb.WhereWasRequest, caller: Caller) -> pb.WhereWasResponse:
-        return await past.where_was(self.ledger.past, request, self.parts.clock.now_ms())
+        return await past.where_was(self.ledger, request, caller, self.parts.clock.now_ms())
 
     @unary
     async def VmHistory(self, request: pb.VmHistoryRequest, caller: Caller) -> pb.VmHistoryResponse:
-        return await past.vm_history(self.ledger.past, request, self.table.revision)
+        return await past.vm_history(self.ledger, request, caller)
+
+    @unary
+    async def ListAudit(self, request: pb.ListAuditRequest, caller: Caller) -> pb.ListAuditResponse:
+        return await audit.listed(self.audit.journal, request)
 
     @streaming
     async def Watch(self, request: pb.WatchRequest, caller: Caller) -> AsyncIterator[pb.WatchEvent]:
-        async for event in watch.serve(self.ledger, request, self.parts.bookmark_seconds):
+        async for event in watch.serve(self.ledger, request, caller, self.parts.bookmark_seconds):
             yield event

@@ -7,6 +7,7 @@ without details.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -15,29 +16,55 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from common.errors import Refusal
+from common.errors import Reason, Refusal
+from common.model.caller import Caller
 from common.status import refusal_to_status
-from vcenter.wire.caller import Caller, Context, TrustedNetwork, caller_of
-from vcenter.wire.rules import authorize
+from vcenter.audit import Audit, Origin, origin
+from vcenter.wire.caller import Callers, Context, Cut
+from vcenter.wire.limits import CallLimits
+from vcenter.wire.rules import CHANGING, authorize
+from vcenter.wire.sight import told
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 
+class Malformed:
+    """Stands for bytes that are no message of the method's."""
+
+
 class Service(Protocol):
     service: str
-    trusted: tuple[TrustedNetwork, ...]
+    callers: Callers
+    audit: Audit
+    limits: CallLimits
 
 
 def _admit(servicer: Service, name: str, context: Context) -> Caller:
-    caller = caller_of(context, servicer.trusted)
-    authorize(f"{servicer.service}/{name}", caller)
+    """Who calls; from here on `origin` says it, too, for what changes something."""
+    caller = servicer.callers.of(context)
+    method = f"{servicer.service}/{name}"
+    if method in CHANGING:
+        origin.set(Origin(str(caller), context.peer()))
+    authorize(method, caller)
     return caller
 
 
-async def _refuse(context: Context, name: str, error: Exception) -> None:
+async def _refuse(
+    servicer: Service,
+    request: object,
+    context: Context,
+    name: str,
+    error: Exception,
+    caller: Caller | None,
+) -> None:
     if isinstance(error, Refusal):
-        status = rpc_status.to_status(refusal_to_status(error))
+        if f"{servicer.service}/{name}" in CHANGING:
+            known = origin.get()
+            by = known if known.peer else Origin("unidentified", context.peer())
+            servicer.audit.refused(request, name, error, by)
+        heard = told(caller, error) if caller is not None else error
+        status = rpc_status.to_status(refusal_to_status(heard))
         await context.abort_with_status(status)
     log.error("call failed", method=name, exc_info=error)
     await context.abort(
@@ -45,15 +72,49 @@ async def _refuse(context: Context, name: str, error: Exception) -> None:
     )
 
 
+def _well_formed(request: Any) -> Any:
+    """The request, or the stream of them. Raises `Refusal(INVALID_FIELD)`, or the stream does."""
+    if request is Malformed:
+        raise Refusal(Reason.INVALID_FIELD, "the bytes are no message of this method")
+    return _each_well_formed(request) if hasattr(request, "__aiter__") else request
+
+
+async def _each_well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _well_formed(request)
+
+
 def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., Awaitable[T]]:
     """`handler(self, request, caller)`, or `(self, request_iterator, caller)`."""
 
     @functools.wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> T:
+        caller: Caller | None = None
+        entered = False
         try:
-            return await handler(self, request, _admit(self, handler.__name__, context))
+            caller = _admit(self, handler.__name__, context)
+            self.limits.enter(caller)
+            entered = True
+            return await handler(self, _well_formed(request), caller)
         except Exception as error:
-            await _refuse(context, handler.__name__, error)
+            await _refuse(self, request, context, handler.__name__, error, caller)
+            raise AssertionError("abort returns never") from error
+        finally:
+            if entered and caller is not None:
+                self.limits.leave(caller)
+
+    return call
+
+
+def anonymous(handler: Callable[[Any, Any], Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """`handler(self, request)` for who has no certificate yet: what it shows is in the request."""
+
+    @functools.wraps(handler)
+    async def call(self: Any, request: Any, context: Context) -> T:
+        try:
+            return await handler(self, _well_formed(request))
+        except Exception as error:
+            await _refuse(self, request, context, handler.__name__, error, None)
             raise AssertionError("abort returns never") from error
 
     return call
@@ -62,18 +123,32 @@ def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., 
 def streaming(
     handler: Callable[[Any, Any, Caller], AsyncIterator[T]],
 ) -> Callable[..., AsyncIterator[T]]:
-    """The same for a stream of replies; the handler's generator is closed with the call."""
+    """The same for a stream of replies; the handler's generator is closed with the call, and the
+    call is ended when its caller may no longer have it."""
 
     @functools.wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> AsyncIterator[T]:
+        caller: Caller | None = None
         replies: AsyncIterator[T] | None = None
+        cut: Cut | None = None
+        entered = False
         try:
-            replies = handler(self, request, _admit(self, handler.__name__, context))
-            async for reply in replies:
-                yield reply
+            caller = _admit(self, handler.__name__, context)
+            self.limits.enter(caller)
+            entered = True
+            with self.callers.stream(context) as cut:
+                replies = handler(self, _well_formed(request), caller)
+                async for reply in replies:
+                    yield reply
+        except asyncio.CancelledError:
+            if cut is None or cut.refusal is None or not cut.cancelled():
+                raise
+            await _refuse(self, request, context, handler.__name__, cut.refusal, caller)
         except Exception as error:  # noqa: BLE001 - the boundary: all of them become a status
-            await _refuse(context, handler.__name__, error)
+            await _refuse(self, request, context, handler.__name__, error, caller)
         finally:
+            if entered and caller is not None:
+                self.limits.leave(caller)
             if replies is not None:
                 await replies.aclose()  # type: ignore[attr-defined]
 

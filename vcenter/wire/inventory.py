@@ -10,21 +10,27 @@ from common.codec.server import (
     from_tenant,
     to_group,
     to_network,
+    to_server,
     to_tenant,
 )
-from common.codec.vm import optional, to_record
+from common.codec.vm import from_key, optional, to_record
 from common.errors import Reason, Refusal
+from common.model.caller import Caller
 from common.model.identity import parse_ip, parse_mac, parse_name, parse_vm_id, parse_vni
 from common.model.server import Group, Tenant, VirtualNetwork
 from common.model.vm import Interface
 from common.pb.vsignal.v1 import inventory_pb2 as pb
 from common.pb.vsignal.v1 import inventory_pb2_grpc, types_pb2
-from vcenter.core import indexes, inventory
+from vcenter.core import dispute, indexes, inventory, servers
 from vcenter.core.command import Command
 from vcenter.core.sync_group import PutGroup
-from vcenter.wire.caller import Caller
 from vcenter.wire.context import Servicer
 from vcenter.wire.guard import unary
+from vcenter.wire.sight import sees
+
+
+def _put(group: Group) -> PutGroup:
+    return PutGroup(group.tenant, group.name, group.profile, anti_affinity=group.anti_affinity)
 
 
 class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
@@ -55,7 +61,11 @@ class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
     async def ListTenants(
         self, request: pb.ListTenantsRequest, caller: Caller
     ) -> pb.ListTenantsResponse:
-        tenants = [to_tenant(t) for t in self.table.all(Tenant, indexes.TENANTS)]
+        tenants = [
+            to_tenant(t)
+            for t in self.table.all(Tenant, indexes.TENANTS)
+            if sees(self.table, caller, t)
+        ]
         return pb.ListTenantsResponse(tenants=tenants, revision=self.table.revision)
 
     @unary
@@ -81,7 +91,7 @@ class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
         networks = [
             to_network(n)
             for n in self.table.all(VirtualNetwork, indexes.NETWORKS)
-            if request.tenant in ("", n.tenant)
+            if request.tenant in ("", n.tenant) and sees(self.table, caller, n)
         ]
         return pb.ListNetworksResponse(networks=networks, revision=self.table.revision)
 
@@ -90,7 +100,7 @@ class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
         check = Checker()
         group = from_group(check, request.group)
         check.done()
-        await self.ledger.submit(PutGroup(group.tenant, group.name, group.profile))
+        await self.ledger.submit(_put(group))
         return to_group(self.table.group(group.tenant, group.name) or group)
 
     @unary
@@ -102,7 +112,7 @@ class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
     @unary
     async def GetGroup(self, request: pb.GetGroupRequest, caller: Caller) -> types_pb2.Group:
         group = self.table.group(request.tenant, request.name)
-        if group is None:
+        if group is None or not sees(self.table, caller, group):
             raise Refusal(Reason.UNKNOWN_GROUP, f"no group {request.tenant}/{request.name}")
         return to_group(group)
 
@@ -113,7 +123,7 @@ class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
         groups = [
             to_group(g)
             for g in self.table.all(Group, indexes.GROUPS)
-            if request.tenant in ("", g.tenant)
+            if request.tenant in ("", g.tenant) and sees(self.table, caller, g)
         ]
         return pb.ListGroupsResponse(groups=groups, revision=self.table.revision)
 
@@ -141,6 +151,22 @@ class InventoryService(Servicer, inventory_pb2_grpc.InventoryServicer):
         check.done()
         await self.ledger.submit(inventory.SetVmProfile(vm_id, profile))
         return self._record(vm_id)
+
+    @unary
+    async def CordonServer(
+        self, request: pb.CordonServerRequest, caller: Caller
+    ) -> types_pb2.Server:
+        await self.ledger.submit(servers.CordonServer(request.server_id, request.cordoned))
+        return to_server(self.table.must_server(request.server_id))
+
+    @unary
+    async def ThawVm(self, request: pb.ThawVmRequest, caller: Caller) -> pb.ThawVmResponse:
+        check = Checker()
+        with check.at("key"):
+            key = from_key(check, request.key)
+        check.done()
+        done = await self.ledger.submit(dispute.Thaw(dispute.identity_of(key)))
+        return pb.ThawVmResponse(revision=done.revision)
 
 
 def _attachment(check: Checker, field: str, wire: pb.AssignVmRequest.Attachment) -> Interface:

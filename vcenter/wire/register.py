@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from common.codec.checker import Checker
 from common.codec.enums import VM_STATE
-from common.codec.vm import from_vm
+from common.codec.vm import from_vm, plain_vm
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import signaling_pb2 as pb
-from vcenter.core.register import Register, Reply
+from vcenter.core.register import Outcome, Register, Reply
 
 MAX_EPOCH = 2**63  # leaves room to grow: the field has 64 bits
 
 
+_OUTCOMES = {
+    outcome: pb.RegisterOutcome.Value(f"REGISTER_OUTCOME_{outcome.name}") for outcome in Outcome
+}
+_PLAIN_STATES: dict[int, VmState] = {
+    VM_STATE.to(state): state for state in VmState if state is not VmState.LOST_NEEDS_FENCE
+}
+
+
 def outcome_to(reply: Reply) -> pb.RegisterOutcome.ValueType:
-    name = reply.outcome.name if reply.outcome is not None else "UNSPECIFIED"
-    return pb.RegisterOutcome.Value(f"REGISTER_OUTCOME_{name}")
+    return (
+        _OUTCOMES[reply.outcome] if reply.outcome is not None else pb.REGISTER_OUTCOME_UNSPECIFIED
+    )
 
 
 def read_register(request: pb.RegisterRequest, server_id: str) -> Register:
     """Raises `Refusal(INVALID_FIELD)` with every field that is wrong."""
+    plain = _PLAIN_STATES.get(request.state)
+    if plain is not None and request.epoch <= MAX_EPOCH:
+        with suppress(ValueError):  # what is not plain is read again, in full
+            return Register(server_id, plain_vm(request.vm), plain, request.epoch)
     check = Checker()
     vm = from_vm(check, request.vm)
     state = VM_STATE.read(check, "state", request.state)

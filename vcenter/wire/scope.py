@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.codec.operation import to_operation
 from common.codec.server import to_alert, to_server
 from common.codec.vm import to_record
+from common.model.caller import Caller
 from common.model.operation import Operation
 from common.model.server import Alert, Server
 from common.model.vm import VmRecord
@@ -12,11 +13,13 @@ from common.pb.vsignal.v1 import directory_pb2 as pb
 from vcenter.core.keys import Ledgered
 from vcenter.core.view import View
 from vcenter.core.wanted import hosts_of
+from vcenter.wire.sight import sees
 
 
 class Scope:
-    def __init__(self, table: View, request: pb.WatchRequest) -> None:
+    def __init__(self, table: View, request: pb.WatchRequest, caller: Caller) -> None:
         self._table = table
+        self._caller = caller
         self._request = request
         self._scope = request.WhichOneof("scope")
 
@@ -34,7 +37,9 @@ class Scope:
         return event
 
     def concerns(self, record: Ledgered) -> bool:
-        """Whether the record is of a watched kind and inside the scope."""
+        """Whether the record is of a watched kind, inside the scope, and the caller's to see."""
+        if not sees(self._table, self._caller, record):
+            return False
         if isinstance(record, VmRecord):
             return self._scope is None or self._vm_in_scope(record)
         if isinstance(record, Server):

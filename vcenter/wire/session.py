@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import structlog
 
 from common.codec.checker import Checker
@@ -12,34 +14,43 @@ from common.codec.enums import HOSTED_STATE
 from common.codec.operation import from_outcome, from_progress
 from common.codec.server import from_server
 from common.codec.times import to_duration
-from common.codec.wanted import to_wanted_network, to_wanted_vm
+from common.codec.wanted import from_held, to_wanted_vm
 from common.errors import Refusal, Violation, invalid
+from common.model.caller import Caller
 from common.model.operation import HostedState
-from common.model.wanted import WantedNetwork, WantedVm
+from common.model.wanted import WantedVm
 from common.pb.vsignal.v1 import session_pb2 as pb
-from common.pb.vsignal.v1 import session_pb2_grpc
+from vcenter.audit import origin
 from vcenter.core.movement import Heard
-from vcenter.sessions import Ask, Down, Gone, Session
-from vcenter.wire.caller import Caller
+from vcenter.session import Ask, Down, Gone, Session
 from vcenter.wire.context import Parts, Servicer
 from vcenter.wire.guard import streaming
+from vcenter.wire.methods import Methods
 from vcenter.wire.rules import own_server
 from vcenter.wire.signaling import SignalingService
 
 log = structlog.get_logger()
 
 
-class SessionService(Servicer, session_pb2_grpc.SessionServicer):
+class SessionService(Servicer):
+    """What hosts share leaves as bytes, which the generated service cannot send."""
+
     service = "Session"
 
     def __init__(self, parts: Parts, signaling: SignalingService) -> None:
         super().__init__(parts)
         self._signaling = signaling
 
+    def add_to(self, methods: Methods) -> None:
+        attach: Any = grpc.stream_stream_rpc_method_handler(
+            self.Attach, pb.AgentMessage.FromString, _encoded
+        )
+        methods.add_registered_method_handlers("vsignal.v1.Session", {"Attach": attach})
+
     @streaming
     async def Attach(
         self, requests: AsyncIterator[pb.AgentMessage], caller: Caller
-    ) -> AsyncIterator[pb.CenterMessage]:
+    ) -> AsyncIterator[pb.CenterMessage | bytes]:
         hello = await anext(requests, None)
         if hello is None or hello.WhichOneof("message") != "hello":
             raise invalid([Violation("message", "the first message is a hello")])
@@ -60,7 +71,7 @@ class SessionService(Servicer, session_pb2_grpc.SessionServicer):
         check = Checker()
         server = from_server(check, hello.server)
         check.done()
-        return await self.parts.sessions.attach(server)
+        return await self.parts.sessions.attach(server, from_held(hello))
 
     def _welcome(self) -> pb.CenterMessage:
         parts = self.parts
@@ -69,6 +80,7 @@ class SessionService(Servicer, session_pb2_grpc.SessionServicer):
                 lease=to_duration(parts.sessions.lease),
                 domain=parts.domain,
                 revision=self.table.revision,
+                resumes=True,
             )
         )
 
@@ -79,6 +91,7 @@ class SessionService(Servicer, session_pb2_grpc.SessionServicer):
             try:
                 await self._heard(session, message)
             except Refusal as refusal:
+                self.audit.refused(message, "Attach", refusal, origin.get())
                 log.warning(
                     "message refused",
                     server=session.server_id,
@@ -99,6 +112,9 @@ class SessionService(Servicer, session_pb2_grpc.SessionServicer):
             await self._outcome(session, message.outcome)
         elif kind == "progress":
             self._progress(session, message.progress)
+        elif kind == "resync":
+            log.warning("a network is told again", server=session.server_id, vni=message.resync.vni)
+            session.resync(message.resync.vni)
         else:
             raise invalid([Violation("message", f"not expected here: {kind}")])
 
@@ -124,11 +140,11 @@ class SessionService(Servicer, session_pb2_grpc.SessionServicer):
             self.parts.board.report(wire.operation_id, from_progress(wire.progress))
 
 
-def to_wire(message: Down) -> pb.CenterMessage:
+def to_wire(message: Down) -> pb.CenterMessage | bytes:
+    if isinstance(message, bytes):
+        return message
     if isinstance(message, WantedVm):
         return pb.CenterMessage(vm=to_wanted_vm(message))
-    if isinstance(message, WantedNetwork):
-        return pb.CenterMessage(network=to_wanted_network(message))
     if isinstance(message, Ask):
         return pb.CenterMessage(ask=pb.Ask(ask_id=message.ask_id, vm_id=message.vm_id))
     if isinstance(message, Gone):
@@ -136,3 +152,7 @@ def to_wire(message: Down) -> pb.CenterMessage:
             return pb.CenterMessage(vm_gone=message.item)
         return pb.CenterMessage(network_gone=message.item)
     return pb.CenterMessage(synced=pb.Synced(revision=message.revision))
+
+
+def _encoded(message: pb.CenterMessage | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from uuid import uuid4
 
 from common.codec.checker import Checker
-from common.codec.operation import to_operation
 from common.codec.profile import to_profile
 from common.codec.server import from_server_status, from_vm_status
 from common.codec.times import to_duration
 from common.codec.vm import to_record
 from common.errors import Reason, Refusal
-from common.model.identity import parse_name, parse_vm_id
+from common.model.caller import Caller
+from common.model.identity import parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import signaling_pb2_grpc
 from vcenter.arrivals import register
-from vcenter.core import deregister, relocate, replicate, report
+from vcenter.core import deregister, replicate, report
 from vcenter.core.register import Register as RegisterCommand
 from vcenter.core.register import Reply
-from vcenter.wire import lookup, sync_group
-from vcenter.wire.caller import Caller
+from vcenter.wire import lookup, relocate, sync_group
 from vcenter.wire.context import Servicer
 from vcenter.wire.guard import streaming, unary
 from vcenter.wire.register import outcome_to, read_register
 from vcenter.wire.rules import own_server
+from vcenter.wire.sight import check_vm
 
 MAX_REPORTED = 10_000
 
@@ -76,38 +75,27 @@ class SignalingService(Servicer, signaling_pb2_grpc.SignalingServicer):
     @unary
     async def Lookup(self, request: pb.LookupRequest, caller: Caller) -> pb.LookupResponse:
         """`lookup.Lookup` takes this method's place in the server, and skips the reading back."""
-        return pb.LookupResponse.FromString(lookup.answer(self.table, self.parts.answers, request))
+        return self._looked_up(request, caller)
+
+    def _looked_up(self, request: pb.LookupRequest, caller: Caller) -> pb.LookupResponse:
+        found = lookup.answer(self.table, self.parts.answers, request, caller)
+        return pb.LookupResponse.FromString(found)
+
+    @streaming
+    async def LookupStream(
+        self, requests: AsyncIterator[pb.LookupRequest], caller: Caller
+    ) -> AsyncIterator[pb.LookupResponse]:
+        """`lookup.LookupStream` takes this method's place likewise."""
+        async for request in requests:
+            yield self._looked_up(request, caller)
 
     @unary
     async def Relocate(self, request: pb.RelocateRequest, caller: Caller) -> pb.RelocateResponse:
-        if request.WhichOneof("subject") in ("group", "server_id"):
-            text = "moving a group or a whole vServer is not built yet; move its VMs one by one"
-            raise Refusal(Reason.UNIMPLEMENTED, text)
-        check = Checker()
-        vm_id = check.parse("vm_id", parse_vm_id, request.vm_id, "")
-        if request.destination:
-            check.parse("destination", parse_name, request.destination, "")
-        check.done()
-        if request.plan_only:
-            return self._planned(vm_id, request.destination)
-        command = relocate.Relocate(
-            str(uuid4()), vm_id, request.destination, str(caller), request.epoch
-        )
-        operation = (await self.ledger.submit(command)).reply
-        return pb.RelocateResponse(
-            operation=to_operation(operation), destination=operation.destination
-        )
-
-    def _planned(self, vm_id: str, destination: str) -> pb.RelocateResponse:
-        planned = relocate.plan(self.table, vm_id, destination)
-        against = [
-            pb.Objection(reason=o.reason.name, message=o.message, server_id=o.server_id)
-            for o in planned.objections
-        ]
-        return pb.RelocateResponse(destination=planned.destination, objections=against)
+        return await relocate.serve(self.parts, request, caller)
 
     @unary
     async def Replicate(self, request: pb.ReplicateRequest, caller: Caller) -> pb.ReplicateResponse:
+        check_vm(self.table, caller, request.vm_id)
         await self.ledger.submit(replicate.Replicate(request.vm_id, request.near, request.standby))
         return pb.ReplicateResponse()
 
@@ -130,9 +118,19 @@ class SignalingService(Servicer, signaling_pb2_grpc.SignalingServicer):
             with check.at(f"vms[{index}]"):
                 statuses.append(from_vm_status(check, status))
         check.done()
-        done = await self.ledger.submit(report.Report(server_id, tuple(statuses)))
-        host = from_server_status(request.server)
         now_ms = self.parts.clock.now_ms()
+        reported = report.Report(server_id, tuple(statuses))
+        unknown, revision = await self._reported(reported, now_ms)
+        host = from_server_status(request.server)
         self.parts.monitor.reported(server_id, host, statuses, request.complete, now_ms)
         self.parts.sessions.renew(server_id)
+        return unknown, revision
+
+    async def _reported(self, command: report.Report, now_ms: int) -> tuple[tuple[str, ...], int]:
+        """Nearly every report is no news to the ledger, and need not wait for those that are."""
+        self.ledger.freshness.check()
+        decided = command.decide(self.table, now_ms)
+        if not decided.changes:
+            return decided.reply, self.table.revision
+        done = await self.ledger.submit(command)
         return done.reply, done.revision

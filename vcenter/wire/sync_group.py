@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Iterable
 from common.codec.checker import Checker
 from common.codec.profile import from_profile
 from common.errors import Reason, Refusal, Violation, invalid
+from common.model.caller import Caller, Role
 from common.model.identity import parse_name, parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.arrivals import register
 from vcenter.core.register import Register, Reply
 from vcenter.core.sync_group import LeaveGroup, PutGroup
-from vcenter.wire.caller import Caller, Role
 from vcenter.wire.context import Parts
 from vcenter.wire.register import outcome_to, read_register
 from vcenter.wire.rules import own_server

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+from common.model.caller import Caller
 from common.model.operation import Operation
 from common.model.server import Alert, Server
 from common.model.vm import VmRecord
@@ -38,10 +39,10 @@ _SNAPSHOT = (
 
 
 async def serve(
-    ledger: Ledger, request: pb.WatchRequest, every: float = BOOKMARK_S
+    ledger: Ledger, request: pb.WatchRequest, caller: Caller, every: float = BOOKMARK_S
 ) -> AsyncIterator[pb.WatchEvent]:
     """`every`: seconds between bookmarks."""
-    watcher = _Watcher(ledger, request, every)
+    watcher = _Watcher(ledger, request, caller, every)
     try:
         async for event in watcher.events():
             yield event
@@ -51,11 +52,13 @@ async def serve(
 
 
 class _Watcher:
-    def __init__(self, ledger: Ledger, request: pb.WatchRequest, every: float) -> None:
+    def __init__(
+        self, ledger: Ledger, request: pb.WatchRequest, caller: Caller, every: float
+    ) -> None:
         self._feed = ledger.feed
         self._table = ledger.table
         self._past: Past = ledger.past
-        self._scope = Scope(ledger.table, request)
+        self._scope = Scope(ledger.table, request, caller)
         self._every = every
         self.position = request.from_revision  # everything up to here has been sent
         self._marked: int | None = None  # the last bookmark

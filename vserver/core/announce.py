@@ -164,13 +164,17 @@ class Announcer:
             self._said[message.vm_id] = _Said(again_at=now + FIRST_DELAY, parted=True)
 
     def refused(self, message: Message, reason: Reason, text: str, now: float) -> None:
-        """Said again later, unless it is a leftover of a VM that the ledger places elsewhere."""
+        """Said again later; the leftover of a VM that the ledger places elsewhere much later, for
+        one day the ledger may have nothing else of that VM."""
         said = self._not_accepted(message, now)
         said.problem = f"{reason.name}: {text}"
         if reason in _ELSEWHERE:
             self._asserting.pop(message.vm_id, None)
+        if reason is Reason.STALE_EPOCH:  # it had left since, unseen: what is here is an arrival
+            self.epochs.release([message.vm_id])
         if said.state is VmState.SHUT_OFF and reason in _ELSEWHERE:
-            said.again_at = None
+            said.delay = LAST_DELAY
+            said.again_at = now + said.delay
 
     def unanswered(self, message: Message, now: float) -> None:
         """Nobody knows what came of it; saying it again is harmless."""

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 from common.model.identity import parse_vm_id
 from common.model.vm import Interface, Resources, Vm
-from vserver.hypervisor.assignment import VM_ELEMENT, read_assignment
+from vserver.hypervisor.assignment import VM_ELEMENT, Assignment, read_assignment
 from vserver.hypervisor.port import Tap
 
 _MAX_XML = 4 << 20
@@ -77,12 +77,15 @@ def read_domain(xml: str, rules: AttachmentRules, *, active: bool) -> Descriptio
     taps = tuple(Tap(nic.mac, nic.bridge, nic.device if active else "") for nic in nics)
     ours = root.find(f"metadata/{VM_ELEMENT}")
     try:
-        assigned = (
-            _by_rules(plain, nics, rules) if ours is None else _by_us(plain, nics, ours, rules)
-        )
+        said = None if ours is None else read_assignment(ours, [nic.mac for nic in nics])
+        return Description(assigned(plain, nics, said, rules), taps)
     except ValueError as error:
         return Description(plain, taps, str(error))
-    return Description(assigned, taps)
+
+
+def assigned(vm: Vm, nics: list[Nic], said: Assignment | None, rules: AttachmentRules) -> Vm:
+    """The VM with its owner: by what its metadata says, or else by where it is plugged in."""
+    return _by_rules(vm, nics, rules) if said is None else _by_us(vm, nics, said, rules)
 
 
 def parse(xml: str) -> ET.Element:
@@ -114,9 +117,8 @@ def _mib(memory: ET.Element) -> int:
     return int(memory.text or 0) * _BYTES.get(memory.get("unit", ""), 1 << 10) // _MIB
 
 
-def _by_us(vm: Vm, nics: list[Nic], ours: ET.Element, rules: AttachmentRules) -> Vm:
+def _by_us(vm: Vm, nics: list[Nic], said: Assignment, rules: AttachmentRules) -> Vm:
     """The metadata's word; what it leaves open of an interface is the configuration's."""
-    said = read_assignment(ours, [nic.mac for nic in nics])
     interfaces = tuple(
         _completed(said.interfaces.get(nic.mac, Interface(nic.mac)), rules.find(nic), said.tenant)
         for nic in nics

@@ -1,4 +1,5 @@
-"""What the agent needs of a hypervisor (B2). `libvirt` and `memory` pass one contract suite.
+"""What the agent needs of a hypervisor (B2). `libvirt`, `qemu` and `memory` pass one contract
+suite.
 
 Failures raise `Refusal(HYPERVISOR_FAILED)` quoting the hypervisor; a call that timed out raises
 `TimeoutError`, which means *unknown*: read `hosted()` before acting.
@@ -99,6 +100,11 @@ class Hypervisor(Protocol):
         ABSENT: not here, or defined but shut off. RUNNING: everything else, a paused VM and one
         whose memory has arrived included.
         """
+        ...
+
+    async def shut_down(self, vm_id: str) -> bool:
+        """Whether the VM is ABSENT here because its guest has shut down, while its definition is
+        still here: no copy has taken it away. False also where that cannot be told."""
         ...
 
     async def migrate(

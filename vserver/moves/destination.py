@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from common import log
 from common.errors import Reason, Refusal
@@ -10,6 +11,7 @@ from common.model.vm import VmState
 from common.model.wanted import WantedVm
 from vserver.core.diff import ApplyPort
 from vserver.core.ports import has_taps, incoming_ports, ports_of
+from vserver.guests import FAILURES
 from vserver.moves.means import RUNS, Found, Job, Means
 from vserver.network.port import Port
 
@@ -43,20 +45,23 @@ async def prepare(means: Means, job: Job) -> Found:
 
 async def start(means: Means, job: Job) -> Found:
     """Ports open while the VM starts: until then they pass nothing, and what they pass then is
-    the policy that was prepared. Reading it back costs no blackout."""
+    the policy that was prepared. Nothing else is done before the VM runs: it stands still."""
     wanted = means.wanted_of(job)
     here = means.guests.vms.get(job.vm_id)
     if not has_taps(here):
         here = await means.guests.look(job.vm_id)
     if here is None or here.state is VmState.SHUT_OFF:
         raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's copy is not here")
-    await means.lay_networks(wanted)
+    await means.lay_missing_networks(wanted)
     ports = ports_of(wanted, here)
     ended = await asyncio.gather(_resume(means, job), _apply(means, ports), return_exceptions=True)
     for failure in ended:
         if failure is not None:
             raise failure
-    return Found(await means.in_force(ports))
+    found = Found(await means.in_force(ports))
+    with suppress(*FAILURES):  # it runs: a hypervisor that does not say so now is read on the beat
+        await means.guests.look(job.vm_id)
+    return found
 
 
 async def _apply(means: Means, ports: list[Port]) -> None:
@@ -65,9 +70,11 @@ async def _apply(means: Means, ports: list[Port]) -> None:
 
 
 async def _resume(means: Means, job: Job) -> None:
-    """`hosted()` does not tell a VM that runs from one that waits; its state does."""
+    """Where that is in doubt: `hosted()` does not tell a VM that runs from one that waits, its
+    state does."""
     try:
         await means.hypervisor.resume(job.vm_id)
+        return
     except TimeoutError:
         _log.warning("resuming was not answered: looking whether it runs")
     here = await means.guests.look(job.vm_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
-from common.model.operation import Progress
+from common.model.operation import HostedState, Progress
 from common.model.vm import VmState
 from common.model.wanted import MoveOrder, WantedVm
 from vserver.core.diff import ApplyNetwork, laid
@@ -16,7 +16,7 @@ from vserver.core.epochs import Epochs
 from vserver.core.readback import policy_in_force
 from vserver.core.wanted import Wanted
 from vserver.dataplane import DataPlane
-from vserver.guests import Guests
+from vserver.guests import FAILURES, Guests
 from vserver.hypervisor.port import Copied, Hypervisor
 from vserver.network.port import Port
 
@@ -62,6 +62,17 @@ class Means:
             raise Refusal(Reason.CANCELLED_BY_USER, "the order was taken back")
         return wanted
 
+    async def truth_at_source(self, vm_id: str) -> HostedState:
+        """SHUT_OFF where nobody has taken the VM away: it is still this host's."""
+        truth = await self.guests.truth(vm_id)
+        if truth is not HostedState.ABSENT:
+            return truth
+        try:
+            stays = await self.hypervisor.shut_down(vm_id)
+        except FAILURES:
+            stays = False
+        return HostedState.SHUT_OFF if stays else HostedState.ABSENT
+
     def refuse_if_stale(self, job: Job) -> None:
         """Fencing on the host: an order from before the VM's last change of owner is void (I3)."""
         if not self.epochs.admits(job.vm_id, job.order.epoch):
@@ -79,6 +90,12 @@ class Means:
             if network is not None and not laid(network, self.plane.observed):
                 await self.plane.apply(ApplyNetwork(network))
 
+    async def lay_missing_networks(self, wanted: WantedVm) -> None:
+        """Only what is not there at all; what has changed is brought up to date by the executor."""
+        if not wanted.vm.vnis() <= self.plane.observed.networks.keys():
+            await self.lay_networks(wanted)
+
     async def in_force(self, ports: list[Port]) -> str:
-        """The policy's hash, read back now."""
-        return policy_in_force(ports, (await self.plane.read_back()).ports)
+        """The policy's hash: as vouched for by the kernel, else read back now."""
+        observed = self.plane.vouched(ports) or (await self.plane.read_back()).ports
+        return policy_in_force(ports, observed)

@@ -1,27 +1,29 @@
 """Which step of which move is under way for each VM: one task each, owned here.
 
 An order stands until the wanted state shows another or none. Its outcome is kept as long as it
-stands, and told again on a new stream. A step that only leads forward (start, clean, abort) is
-tried again until it is done, for there is no way back from where it stands.
+stands, and told again, now and then and on a new stream. A step that only leads forward (start,
+clean, abort) is tried again until it is done, for there is no way back from where it stands.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common import log
-from common.model.operation import MoveOutcome, MoveStep
+from common.errors import Reason
+from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
 from common.model.wanted import MoveOrder
 from vserver.guests import FAILURES
 from vserver.moves.means import Job, Means
-from vserver.moves.steps import carry_out
+from vserver.moves.steps import carry_out, truth_of
 from vserver.wake import first_of
 
 FIRST_PAUSE = 0.5
 LAST_PAUSE = 10.0
 ABORT_EVERY = 0.5
+SAY_AGAIN = 2.0
 
 _FORWARD = {MoveStep.START, MoveStep.CLEAN, MoveStep.ABORT}
 _log = log.get(__name__)
@@ -46,14 +48,24 @@ class Moves:
         self._outcomes: dict[str, MoveOutcome] = {}
 
     async def run(self) -> None:
-        """Own the tasks, for ever; cancelling it cancels them."""
+        """Own the tasks, for ever; cancelling it cancels them.
+
+        What came of a standing order is said again and again, with what the hypervisor says now:
+        the vCenter may have heard it when it could write nothing down, and a guest may stand still
+        until it does; or the hypervisor did not answer, or the VM was touched by hand since.
+        """
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            self.consider_all()
-            await asyncio.Event().wait()
+            try:
+                self.consider_all()
+                while True:
+                    await self._means.clock.sleep(SAY_AGAIN)
+                    await self._say_again()
+            finally:
+                self._tasks = None  # what is heard from now on begins nothing any more
 
     def consider_all(self) -> None:
-        for vm_id in {*self._means.wanted.vms, *self._running}:
+        for vm_id in dict.fromkeys([*self._means.wanted.vms, *self._running]):
             self.consider(vm_id)
 
     def consider(self, vm_id: str) -> None:
@@ -83,6 +95,14 @@ class Moves:
         """Say again what came of the orders that stand."""
         for outcome in self._outcomes.values():
             self._say(outcome)
+
+    async def _say_again(self) -> None:
+        for vm_id, outcome in list(self._outcomes.items()):
+            truth = await truth_of(self._means, vm_id, outcome.step)
+            if self._outcomes.get(vm_id) is not outcome:
+                continue  # another order stands meanwhile
+            self._outcomes[vm_id] = _now(outcome, truth)
+            self._say(self._outcomes[vm_id])
 
     async def _carry_out(self, job: Job, before: _Running | None) -> None:
         order = job.order
@@ -116,3 +136,14 @@ class Moves:
             except FAILURES as error:
                 _log.warning("cannot stop the copy", error=str(error))
             await first_of(asyncio.wait({before.task}), self._means.clock.sleep(ABORT_EVERY))
+
+
+def _now(outcome: MoveOutcome, truth: HostedState) -> MoveOutcome:
+    """The same answer later. A silent hypervisor says nothing new; a VM that runs where it had been
+    copied away was started by hand."""
+    if truth is HostedState.UNKNOWN:
+        return outcome
+    if outcome.step is MoveStep.COPY and outcome.ok and truth is HostedState.RUNNING:
+        failure = Failure(Reason.HYPERVISOR_FAILED.name, "the VM runs here again")
+        return replace(outcome, ok=False, failure=failure, truth=truth)
+    return replace(outcome, truth=truth)

@@ -19,7 +19,7 @@ PROGRESS_EVERY = 0.2  # seconds
 
 async def copy(means: Means, job: Job) -> Found:
     """A copy that an earlier run of this agent left under way is stopped and begun again."""
-    if await means.guests.truth(job.vm_id) is HostedState.ABSENT:
+    if await _has_left(means, job):
         return Found()
     await means.hypervisor.abort(job.vm_id)
     wanted = means.wanted_of(job)
@@ -35,7 +35,7 @@ async def copy(means: Means, job: Job) -> Found:
             _reporter(means, job.order.operation_id),
         )
     except TimeoutError:  # unknown, not failed
-        if await means.guests.truth(job.vm_id) is not HostedState.ABSENT:
+        if not await _has_left(means, job):
             raise
         copied = Copied(0, 0.0, 0)
     with suppress(*FAILURES):  # its taps are gone, so that clearing up after it is not urgent
@@ -46,9 +46,17 @@ async def copy(means: Means, job: Job) -> Found:
 async def abort(means: Means, job: Job) -> Found:
     """The copy that we began ourselves has ended by now (see `orders`)."""
     await means.hypervisor.abort(job.vm_id)
-    if await means.guests.truth(job.vm_id) is HostedState.ABSENT:
+    if await means.truth_at_source(job.vm_id) is HostedState.ABSENT:
         raise Refusal(Reason.TOO_LATE_TO_CANCEL, "the VM has left")
     return Found()
+
+
+async def _has_left(means: Means, job: Job) -> bool:
+    """Raises if it is off, but not by leaving."""
+    truth = await means.truth_at_source(job.vm_id)
+    if truth is HostedState.SHUT_OFF:
+        raise Refusal(Reason.NOT_RUNNING, "its guest has shut down, in the middle of its move")
+    return truth is HostedState.ABSENT
 
 
 def _reporter(means: Means, operation_id: str) -> Callable[[Progress], None]:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from common import log
 from common.errors import Reason, Refusal
-from common.model.operation import Failure, MoveOutcome, MoveStep
+from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
 from vserver.moves import destination, source
@@ -34,13 +34,20 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         epoch=order.epoch,
         step=order.step,
         ok=failure is None,
-        truth=await means.guests.truth(job.vm_id),
+        truth=await truth_of(means, job.vm_id, order.step),
         failure=failure,
         policy_hash=found.policy_hash,
         downtime_ms=found.copied.downtime_ms,
         bytes=found.copied.bytes,
         iterations=found.copied.iterations,
     )
+
+
+async def truth_of(means: Means, vm_id: str, step: MoveStep) -> HostedState:
+    """What a host has to say with its answer to a step: at the source, also who took the VM."""
+    if step in (MoveStep.COPY, MoveStep.ABORT):
+        return await means.truth_at_source(vm_id)
+    return await means.guests.truth(vm_id)
 
 
 async def clean(means: Means, job: Job) -> Found:

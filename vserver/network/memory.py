@@ -44,6 +44,10 @@ class MemoryNetwork:
     async def disturbed(self) -> bool:
         return bool(self._host.broken)
 
+    def vouches(self, port: Port) -> bool:
+        host = self._host
+        return host.ports.get(port.device) == port and port.device not in host.broken
+
     async def apply_network(self, wanted: WantedNetwork) -> None:
         """The newest word wins: only a forward that is new or changed is written to the bridge."""
         vni, host = wanted.vni, self._host

@@ -76,6 +76,11 @@ class Network(Protocol):
         """Whether somebody else may have changed something since `observe`. Cheap: ask often."""
         ...
 
+    def vouches(self, port: Port) -> bool:
+        """Whether the port is in force exactly so, because it was put in force here and nobody,
+        ourselves included, has changed any rule of the host since. Cheap. False says nothing."""
+        ...
+
     async def apply_network(self, wanted: WantedNetwork) -> None:
         """Bridge, tunnel and forwarding entries of one VNI, to exactly this state."""
         ...

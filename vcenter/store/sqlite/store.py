@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +37,7 @@ _PAGE_REVISIONS = 512
 
 @dataclass(slots=True)
 class _Opened:
+    thread: Executor
     writer: Writer
     reader: aiosqlite.Connection
     history: History
@@ -41,8 +45,8 @@ class _Opened:
 
 
 class SqliteStore:
-    """Writes go through one connection, one at a time, each in a task of its own: a caller that
-    is cancelled leaves, its write does not. Reads never wait for writes (WAL)."""
+    """Writes go through one connection in one thread, one at a time: a caller that is cancelled
+    leaves, its write does not. Reads never wait for writes (WAL)."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).resolve()
@@ -57,16 +61,15 @@ class SqliteStore:
         async with AsyncExitStack() as stack:
             self._lock(stack)
             await asyncio.to_thread(file.prepare, self._path)
-            writer = await stack.enter_async_context(_connect(self._path))
-            await _run(writer, schema.WRITER_SETTINGS)
+            thread = stack.enter_context(ThreadPoolExecutor(1, "ledger-writer"))
+            with file.explained(self._path):
+                writer = await _in(thread, Writer, partial(_connect_writer, self._path))
+            stack.push_async_callback(_in, thread, writer.close)
             reader = await stack.enter_async_context(_connect(self._path))
             await _run(reader, schema.READER_SETTINGS)
             past = await stack.enter_async_context(_connect(self._path))
             await _run(past, schema.READER_SETTINGS)
-            opened = _Opened(Writer(writer), reader, History(past), stack)
-            with file.explained(self._path):
-                await opened.writer.refresh()
-            opened.resources = stack.pop_all()
+            opened = _Opened(thread, writer, reader, History(past), stack.pop_all())
             self._opened = opened
 
     async def close(self) -> None:
@@ -75,8 +78,10 @@ class SqliteStore:
         if opened:
             await self._carry_through(self._close(opened))
 
-    async def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
-        return await self._carry_through(self._use().writer.append(batches, at_ms))
+    async def append(
+        self, batches: Sequence[Batch], at_ms: int, after: int | None = None
+    ) -> list[int | Conflict]:
+        return await self._write(self._use().writer.append, batches, at_ms)
 
     async def revision(self) -> int:
         return self._use().writer.revision
@@ -111,7 +116,7 @@ class SqliteStore:
         """In slices, between which appends get their turn."""
         compacted, more = 0, True
         while more:
-            compacted, more = await self._carry_through(self._use().writer.compact(before_ms))
+            compacted, more = await self._write(self._use().writer.compact, before_ms)
         return compacted
 
     async def since_ms(self) -> int:
@@ -152,6 +157,9 @@ class SqliteStore:
             raise StoreUnusable(f"{self._path} cannot be locked: {error.strerror}") from error
         stack.callback(file.unlock, self._path, fd)
 
+    async def _write(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._carry_through(_in(self._use().thread, work, *arguments))
+
     async def _carry_through(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)
         self._writes.add(task)
@@ -166,8 +174,16 @@ class SqliteStore:
 
 
 def _connect(path: Path) -> aiosqlite.Connection:
-    """Never creates; a transaction begins by itself with the first change, as BEGIN IMMEDIATE."""
-    return aiosqlite.connect(file.uri(path, "mode=rw"), uri=True, isolation_level="IMMEDIATE")
+    """Never creates."""
+    return aiosqlite.connect(file.uri(path, "mode=rw"), uri=True, isolation_level=None)
+
+
+def _connect_writer(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(file.uri(path, "mode=rw"), uri=True, isolation_level=None)
+
+
+async def _in(thread: Executor, work: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
 
 
 async def _run(connection: aiosqlite.Connection, statements: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from vserver.hypervisor.libvirt import changing, domains, host
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copies import Copies
 from vserver.hypervisor.libvirt.subscription import What
+from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
 from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
 
@@ -23,7 +24,9 @@ _FACTS_PATIENCE, _DISCARD_PATIENCE = 120.0, 60.0
 
 
 class LibvirtHypervisor:
-    """One libvirtd. `accelerates` says `kvm` or `tcg`; by default a guest is booted to find out."""
+    """One libvirtd. `accelerates` says `kvm` or `tcg`; by default a guest is booted to find out.
+    `encrypt`: copies go by TLS, to peers whose URI names them (`…#DNS-NAME`), and in no other way.
+    """
 
     def __init__(
         self,
@@ -31,15 +34,16 @@ class LibvirtHypervisor:
         clock: Clock,
         rules: AttachmentRules | None = None,
         accelerates: Callable[[], Awaitable[str]] | None = None,
+        encrypt: bool = False,
     ) -> None:
         self._clock = clock
         self._rules = rules or AttachmentRules()
         self._accelerates = accelerates or (lambda: acceleration.probe(clock))
         self._changes = Changes()
         self._connection = Connection(uri, clock, self._on_event)
-        self._copies = Copies(self._connection, clock, self._changes.add)
+        self._copies = Copies(self._connection, clock, self._changes.add, encrypt)
         self._facts: HostFacts | None = None
-        self._sample: host.Sample | None = None
+        self._sample: Sample | None = None
 
     async def open(self) -> None:
         await self._connection.open()
@@ -74,7 +78,7 @@ class LibvirtHypervisor:
         at = self._clock.monotonic()
         now = await self._connection.call(lambda conn: host.sample(conn, at))
         before, self._sample = self._sample, now
-        return host.load(before, now)
+        return load(before, now)
 
     async def hosted(self, vm_id: str) -> HostedState:
         """While libvirt still buries what a copy left, it does not answer, and we have proof."""
@@ -86,6 +90,11 @@ class LibvirtHypervisor:
             _log.warning("is VM %s here? %s", vm_id, error)
             return HostedState.UNKNOWN
         return HostedState.RUNNING if active else HostedState.ABSENT
+
+    async def shut_down(self, vm_id: str) -> bool:
+        if self._copies.is_over(vm_id):
+            return False
+        return await self._connection.call(lambda conn: domains.shut_down(conn, vm_id))
 
     async def migrate(
         self,

@@ -22,11 +22,16 @@ class Copies:
     """Owns every copy until libvirt is through with it, whoever stopped waiting before."""
 
     def __init__(
-        self, connection: Connection, clock: Clock, on_change: Callable[[str], None]
+        self,
+        connection: Connection,
+        clock: Clock,
+        on_change: Callable[[str], None],
+        encrypt: bool,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._on_change = on_change
+        self._encrypt = encrypt
         self._records = record_directory(connection.uri)
         self._copies: dict[str, Copy] = {}
         self._endings: dict[str, asyncio.Task[None]] = {}
@@ -42,7 +47,7 @@ class Copies:
         if vm_id in self._copies:
             raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} is being copied already")
         plan = await self._connection.call(
-            lambda conn: copy_plan.prepare(conn, vm_id, destination, devices)
+            lambda conn: copy_plan.prepare(conn, vm_id, destination, devices, self._encrypt)
         )
         copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records)
         self._copies[vm_id] = copy

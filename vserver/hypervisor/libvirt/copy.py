@@ -19,7 +19,7 @@ from vserver.hypervisor.libvirt.source_process import SourceProcess
 from vserver.hypervisor.libvirt.waiting import first, seen
 from vserver.hypervisor.port import Copied
 
-_POLL, _POLL_AT_SWITCH = 0.1, 0.005
+_POLL = 0.1
 _ASK_AGAIN = 0.2
 
 
@@ -50,14 +50,19 @@ class Copy:
 
     async def run(self) -> Copied:
         """Return on proof that the VM is over here; raise as soon as libvirt says it failed."""
+        process = await asyncio.to_thread(
+            SourceProcess.find, self._records, self.plan.name, self.vm_id
+        )
         watching = asyncio.create_task(self._watch())
-        proof = asyncio.create_task(self._proof())
+        proof = asyncio.create_task(self._proof(process))
         try:
             await asyncio.wait({self.ending, proof}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (watching, proof):
                 task.cancel()
             await asyncio.wait({watching, proof})
+            if process is not None:
+                process.close()
         if self.ending.done():
             self.ending.result()
         self.proven = True
@@ -75,42 +80,39 @@ class Copy:
                     await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
             await first(self._clock, _ASK_AGAIN, (self.ending,))
 
-    async def _proof(self) -> None:
-        process = await asyncio.to_thread(
-            SourceProcess.find, self._records, self.plan.name, self.vm_id
-        )
+    async def _proof(self, process: SourceProcess | None) -> None:
+        """Where there is no early proof, libvirt's own end of the copy is waited for."""
         if process is None:
             await asyncio.wait({self.ending})
             return
+        await self.switching.wait()
+        await process.all_sent(self._clock)
+        last_look = asyncio.create_task(self._look())
+        last_look.add_done_callback(seen)
         try:
-            await process.end_for_good(self.switching, self._clock)
+            await process.end_for_good(self._clock)
         finally:
-            process.close()
+            last_look.cancel()
+            await asyncio.wait({last_look})
 
     async def _watch(self) -> None:
-        """Tell progress. Once the guest stands still, look often, until all is copied: the last
-        figures count, but each look takes time from those who work on the switch.
-        """
+        """Tell progress until the guest stands still. From then on a look would only take time
+        from those who work on the switch; the last figures are read when all has been sent."""
         switching = asyncio.ensure_future(self.switching.wait())
         try:
-            while not self.ending.done():
+            while not (self.ending.done() or switching.done()):
                 with suppress(Refusal, TimeoutError):
-                    if await self._look():
-                        return
-                if switching.done():
-                    await self._clock.sleep(_POLL_AT_SWITCH)
-                else:
-                    await first(self._clock, _POLL, (switching, self.ending))
+                    await self._look()
+                await first(self._clock, _POLL, (switching, self.ending))
         finally:
             switching.cancel()
 
-    async def _look(self) -> bool:
-        """Whether these were the last figures."""
+    async def _look(self) -> None:
         stats = await self._connection.call(
             lambda conn: conn.lookupByUUIDString(self.vm_id).jobStats()
         )
         if stats.get("type") == libvirt.VIR_DOMAIN_JOB_NONE or not stats.get("data_total"):
-            return False
+            return
         progress = Progress(
             bytes_total=stats["data_total"],
             bytes_processed=stats.get("data_processed", 0),
@@ -122,7 +124,6 @@ class Copy:
         self._copied = Copied(progress.bytes_processed, downtime, progress.iteration)
         self._progress(progress)
         await self._give_way(progress.iteration)
-        return self.switching.is_set() and not progress.bytes_remaining
 
     async def _give_way(self, iteration: int) -> None:
         limit = max_downtime_ms(iteration)

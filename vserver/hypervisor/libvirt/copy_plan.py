@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urlsplit
 
 import libvirt
 
@@ -62,11 +62,20 @@ class CopyPlan:
             domain.setAutostart(1)
 
 
-def prepare(conn: Any, vm_id: str, destination: str, devices: Mapping[str, str]) -> CopyPlan:
+def prepare(
+    conn: Any, vm_id: str, destination: str, devices: Mapping[str, str], encrypt: bool
+) -> CopyPlan:
     """Look up everything that the copy needs; nothing is changed yet."""
+    destination, peer = urldefrag(destination)
+    if encrypt and not peer:
+        text = f"{destination} takes no encrypted migration, and this host sends no other"
+        raise Refusal(Reason.HYPERVISOR_FAILED, text)
     domain = find(conn, vm_id)
     if domain is None or domain.state()[0] not in _RUNNING:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} does not run here")
+    limit = domain.migrateGetMaxDowntime()
+    if limit is None:  # it has just ended; the binding says so instead of raising
+        raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} does not run here any more")
     persistent = domain.isPersistent() == 1
     autostart = persistent and domain.autostart() == 1
     xml = destination_xml(domain.XMLDesc(_COPYABLE), devices, autostart=autostart)
@@ -74,13 +83,17 @@ def prepare(conn: Any, vm_id: str, destination: str, devices: Mapping[str, str])
         libvirt.VIR_MIGRATE_PARAM_URI: data_uri(destination),
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml,
     }
+    flags = _FLAGS | (_KEEP_DEFINITION if persistent else 0)
+    if encrypt:  # QEMU then demands a certificate with the peer's name, and shows its own
+        flags |= libvirt.VIR_MIGRATE_TLS
+        parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = peer
     return CopyPlan(
         vm_id=vm_id,
         name=domain.name(),
         destination=destination,
         parameters=parameters,
-        flags=_FLAGS | (_KEEP_DEFINITION if persistent else 0),
-        max_downtime=domain.migrateGetMaxDowntime(),
+        flags=flags,
+        max_downtime=limit,
         autostart=autostart,
     )
 

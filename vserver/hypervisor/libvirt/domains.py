@@ -63,6 +63,16 @@ def is_active(conn: Any, vm_id: str) -> bool:
     return domain is not None and domain.isActive() == 1
 
 
+def shut_down(conn: Any, vm_id: str) -> bool:
+    """By its guest: libvirt has other reasons for a domain that was migrated, killed or crashed,
+    and none for what it does not know, such as how things ended before its own restart."""
+    domain = find(conn, vm_id)
+    if domain is None:
+        return False
+    reason = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+    return domain.isActive() == 0 and tuple(domain.state()) == reason
+
+
 def _is_incoming(domain: Any) -> bool:
     """Somebody moves it here by hand: then it bears no mark, but libvirt has a job for it."""
     try:

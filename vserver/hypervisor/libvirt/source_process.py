@@ -12,7 +12,6 @@ read there is no early proof, and the call's return is waited for.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
@@ -25,8 +24,9 @@ from xml.etree import ElementTree as ET
 from common.clock import Clock
 
 _SYSTEM = Path("/run/libvirt/qemu")
-_CONFIRMED = re.compile(rb"<job [^>]*phase=['\"]confirm3['\"]")
-_LOOK_AGAIN = 0.002
+_PHASE = re.compile(rb"<job [^>]*phase=['\"](\w+)['\"]")
+_ALL_SENT, _CONFIRMED = frozenset({b"perform3_done", b"confirm3"}), frozenset({b"confirm3"})
+_LOOK_AGAIN = 0.001
 
 
 def record_directory(uri: str) -> Path | None:
@@ -64,20 +64,29 @@ class SourceProcess:
     def close(self) -> None:
         os.close(self.pidfd)
 
-    async def end_for_good(self, switching: asyncio.Event, clock: Clock) -> None:
-        """Return on proof; without it, never. `switching`: the guest stands still."""
-        await switching.wait()
-        while not await asyncio.to_thread(self._confirmed):
-            await clock.sleep(_LOOK_AGAIN)
+    async def all_sent(self, clock: Clock) -> None:
+        """Return when the destination has been sent everything; it need not have it yet."""
+        await self._phase(_ALL_SENT, clock)
+
+    async def end_for_good(self, clock: Clock) -> None:
+        """Return on proof; without it, never. The guest stands still already."""
+        await self._phase(_CONFIRMED, clock)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def _confirmed(self) -> bool:
-        """A look costs 0.1 ms; parsing the record as XML, ten times that."""
-        try:
-            return _CONFIRMED.search(self.record.read_bytes()) is not None
-        except OSError:
-            return False
+    async def _phase(self, wanted: frozenset[bytes], clock: Clock) -> None:
+        """libvirt replaces the record at each step. It lies in memory (/run), so looking whether
+        it is a new one does not block, and a guest stands still meanwhile: hence no thread."""
+        seen = None
+        while True:
+            with suppress(OSError):
+                now = self.record.stat()
+                if seen != (now.st_ino, now.st_mtime_ns):
+                    seen = (now.st_ino, now.st_mtime_ns)
+                    phase = _PHASE.search(self.record.read_bytes())
+                    if phase and phase.group(1) in wanted:
+                        return
+            await clock.sleep(_LOOK_AGAIN)
 
 
 def _read(record: Path) -> ET.Element:

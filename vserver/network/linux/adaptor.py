@@ -103,6 +103,9 @@ class LinuxNetwork:
         now = generation(self._netns)
         return now not in (self._reader.count, self._commands.applied.count)
 
+    def vouches(self, port: Port) -> bool:
+        return self._commands.applied.is_in_force(port)
+
     async def _known(self) -> Listing:
         """The table, after closing what nobody can vouch for: a port without a readable spec."""
         listing = await self._reader.read()
@@ -148,7 +151,7 @@ class LinuxNetwork:
         else:
             is_shut = self._reader.knows_shut(port.device)
             await self._commit([*table.base(), *table.put(port, is_shut=is_shut)])
-            applied.note(port)
+        applied.note(port)
 
     async def _plug(self, ip: Any, port: Port) -> None:
         """Onto its bridge; closed on the way, for the old policy was meant for another network."""

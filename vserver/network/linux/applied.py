@@ -23,11 +23,12 @@ class Applied:
 
     def stands(self, port: Port) -> bool:
         """Whether the port's chains are in force already; whether it is open is another matter."""
-        return (
-            self._count is not None
-            and self._ports.get(port.device) == replace(port, is_open=False)
-            and generation(self._netns) == self._count
-        )
+        known = self._ports.get(port.device)
+        return known is not None and _shut(known) == _shut(port) and self._is_undisturbed()
+
+    def is_in_force(self, port: Port) -> bool:
+        """Whether the port is exactly so, chains and being open or not."""
+        return self._ports.get(port.device) == port and self._is_undisturbed()
 
     @property
     def count(self) -> int | None:
@@ -35,21 +36,31 @@ class Applied:
         return self._count
 
     def note(self, port: Port) -> None:
-        """Its chains have just been written."""
-        self._ports[port.device] = replace(port, is_open=False)
+        """It has just been put in force."""
+        self._ports[port.device] = port
 
     def forget(self, device: str) -> None:
         self._ports.pop(device, None)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Around each transaction of ours. One that fails counts nothing."""
+        """Around each transaction of ours. After one that failed, nobody knows what stands."""
         before = generation(self._netns)
         if before is None or before != self._count:
             self._ports.clear()
         try:
             yield
+        except BaseException:
+            self._ports.clear()
+            raise
         finally:
             self._count = after = generation(self._netns)
             if before is None or after not in (before, before + 1):
                 self._ports.clear()
+
+    def _is_undisturbed(self) -> bool:
+        return self._count is not None and generation(self._netns) == self._count
+
+
+def _shut(port: Port) -> Port:
+    return replace(port, is_open=False)

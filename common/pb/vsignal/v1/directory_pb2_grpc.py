@@ -55,6 +55,11 @@ class DirectoryStub:
                 request_serializer=vsignal_dot_v1_dot_directory__pb2.ListVmsRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_directory__pb2.ListVmsResponse.FromString,
                 _registered_method=True)
+        self.CountVms = channel.unary_unary(
+                '/vsignal.v1.Directory/CountVms',
+                request_serializer=vsignal_dot_v1_dot_directory__pb2.CountVmsRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_directory__pb2.CountVmsResponse.FromString,
+                _registered_method=True)
         self.ListServers = channel.unary_unary(
                 '/vsignal.v1.Directory/ListServers',
                 request_serializer=vsignal_dot_v1_dot_directory__pb2.ListServersRequest.SerializeToString,
@@ -80,6 +85,11 @@ class DirectoryStub:
                 request_serializer=vsignal_dot_v1_dot_directory__pb2.WatchRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_directory__pb2.WatchEvent.FromString,
                 _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/vsignal.v1.Directory/ListAudit',
+                request_serializer=vsignal_dot_v1_dot_directory__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_directory__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServicer:
@@ -104,6 +114,12 @@ class DirectoryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListVms(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountVms(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +155,12 @@ class DirectoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAudit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +183,11 @@ def add_DirectoryServicer_to_server(servicer, server):
                     servicer.ListVms,
                     request_deserializer=vsignal_dot_v1_dot_directory__pb2.ListVmsRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_directory__pb2.ListVmsResponse.SerializeToString,
+            ),
+            'CountVms': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountVms,
+                    request_deserializer=vsignal_dot_v1_dot_directory__pb2.CountVmsRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_directory__pb2.CountVmsResponse.SerializeToString,
             ),
             'ListServers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListServers,
@@ -186,6 +213,11 @@ def add_DirectoryServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=vsignal_dot_v1_dot_directory__pb2.WatchRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_directory__pb2.WatchEvent.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=vsignal_dot_v1_dot_directory__pb2.ListAuditRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_directory__pb2.ListAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -296,6 +328,33 @@ class Directory:
             '/vsignal.v1.Directory/ListVms',
             vsignal_dot_v1_dot_directory__pb2.ListVmsRequest.SerializeToString,
             vsignal_dot_v1_dot_directory__pb2.ListVmsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountVms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Directory/CountVms',
+            vsignal_dot_v1_dot_directory__pb2.CountVmsRequest.SerializeToString,
+            vsignal_dot_v1_dot_directory__pb2.CountVmsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -431,6 +490,33 @@ class Directory:
             '/vsignal.v1.Directory/Watch',
             vsignal_dot_v1_dot_directory__pb2.WatchRequest.SerializeToString,
             vsignal_dot_v1_dot_directory__pb2.WatchEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Directory/ListAudit',
+            vsignal_dot_v1_dot_directory__pb2.ListAuditRequest.SerializeToString,
+            vsignal_dot_v1_dot_directory__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

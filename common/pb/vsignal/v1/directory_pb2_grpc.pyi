@@ -36,11 +36,13 @@ class DirectoryStub:
     BatchLookup: _grpc.UnaryUnaryMultiCallable[_directory_pb2.BatchLookupRequest, _directory_pb2.BatchLookupResponse]
     GetVm: _grpc.UnaryUnaryMultiCallable[_directory_pb2.GetVmRequest, _directory_pb2.GetVmResponse]
     ListVms: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListVmsRequest, _directory_pb2.ListVmsResponse]
+    CountVms: _grpc.UnaryUnaryMultiCallable[_directory_pb2.CountVmsRequest, _directory_pb2.CountVmsResponse]
     ListServers: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListServersRequest, _directory_pb2.ListServersResponse]
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListAlertsRequest, _directory_pb2.ListAlertsResponse]
     WhereWas: _grpc.UnaryUnaryMultiCallable[_directory_pb2.WhereWasRequest, _directory_pb2.WhereWasResponse]
     VmHistory: _grpc.UnaryUnaryMultiCallable[_directory_pb2.VmHistoryRequest, _directory_pb2.VmHistoryResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_directory_pb2.WatchRequest, _directory_pb2.WatchEvent]
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListAuditRequest, _directory_pb2.ListAuditResponse]
 
 @_typing.type_check_only
 class DirectoryAsyncStub(DirectoryStub):
@@ -49,11 +51,13 @@ class DirectoryAsyncStub(DirectoryStub):
     BatchLookup: _aio.UnaryUnaryMultiCallable[_directory_pb2.BatchLookupRequest, _directory_pb2.BatchLookupResponse]  # type: ignore[assignment]
     GetVm: _aio.UnaryUnaryMultiCallable[_directory_pb2.GetVmRequest, _directory_pb2.GetVmResponse]  # type: ignore[assignment]
     ListVms: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListVmsRequest, _directory_pb2.ListVmsResponse]  # type: ignore[assignment]
+    CountVms: _aio.UnaryUnaryMultiCallable[_directory_pb2.CountVmsRequest, _directory_pb2.CountVmsResponse]  # type: ignore[assignment]
     ListServers: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListServersRequest, _directory_pb2.ListServersResponse]  # type: ignore[assignment]
     ListAlerts: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListAlertsRequest, _directory_pb2.ListAlertsResponse]  # type: ignore[assignment]
     WhereWas: _aio.UnaryUnaryMultiCallable[_directory_pb2.WhereWasRequest, _directory_pb2.WhereWasResponse]  # type: ignore[assignment]
     VmHistory: _aio.UnaryUnaryMultiCallable[_directory_pb2.VmHistoryRequest, _directory_pb2.VmHistoryResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_directory_pb2.WatchRequest, _directory_pb2.WatchEvent]  # type: ignore[assignment]
+    ListAudit: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListAuditRequest, _directory_pb2.ListAuditResponse]  # type: ignore[assignment]
 
 class DirectoryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -83,6 +87,13 @@ class DirectoryServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.ListVmsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_directory_pb2.ListVmsResponse, _abc.Awaitable[_directory_pb2.ListVmsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CountVms(
+        self,
+        request: _directory_pb2.CountVmsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.CountVmsResponse, _abc.Awaitable[_directory_pb2.CountVmsResponse]]: ...
 
     @_abc_1.abstractmethod
     def ListServers(
@@ -118,5 +129,12 @@ class DirectoryServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_directory_pb2.WatchEvent], _abc.AsyncIterator[_directory_pb2.WatchEvent]]: ...
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _directory_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_directory_pb2.ListAuditResponse, _abc.Awaitable[_directory_pb2.ListAuditResponse]]: ...
 
 def add_DirectoryServicer_to_server(servicer: DirectoryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -95,6 +95,16 @@ class InventoryStub:
                 request_serializer=vsignal_dot_v1_dot_inventory__pb2.SetVmProfileRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_types__pb2.VmRecord.FromString,
                 _registered_method=True)
+        self.CordonServer = channel.unary_unary(
+                '/vsignal.v1.Inventory/CordonServer',
+                request_serializer=vsignal_dot_v1_dot_inventory__pb2.CordonServerRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_types__pb2.Server.FromString,
+                _registered_method=True)
+        self.ThawVm = channel.unary_unary(
+                '/vsignal.v1.Inventory/ThawVm',
+                request_serializer=vsignal_dot_v1_dot_inventory__pb2.ThawVmRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_inventory__pb2.ThawVmResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServicer:
@@ -172,6 +182,18 @@ class InventoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonServer(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ThawVm(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,6 +256,16 @@ def add_InventoryServicer_to_server(servicer, server):
                     servicer.SetVmProfile,
                     request_deserializer=vsignal_dot_v1_dot_inventory__pb2.SetVmProfileRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_types__pb2.VmRecord.SerializeToString,
+            ),
+            'CordonServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonServer,
+                    request_deserializer=vsignal_dot_v1_dot_inventory__pb2.CordonServerRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_types__pb2.Server.SerializeToString,
+            ),
+            'ThawVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawVm,
+                    request_deserializer=vsignal_dot_v1_dot_inventory__pb2.ThawVmRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_inventory__pb2.ThawVmResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -560,6 +592,60 @@ class Inventory:
             '/vsignal.v1.Inventory/SetVmProfile',
             vsignal_dot_v1_dot_inventory__pb2.SetVmProfileRequest.SerializeToString,
             vsignal_dot_v1_dot_types__pb2.VmRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Inventory/CordonServer',
+            vsignal_dot_v1_dot_inventory__pb2.CordonServerRequest.SerializeToString,
+            vsignal_dot_v1_dot_types__pb2.Server.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Inventory/ThawVm',
+            vsignal_dot_v1_dot_inventory__pb2.ThawVmRequest.SerializeToString,
+            vsignal_dot_v1_dot_inventory__pb2.ThawVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

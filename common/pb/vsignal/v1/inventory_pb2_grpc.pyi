@@ -46,6 +46,8 @@ class InventoryStub:
     ListGroups: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ListGroupsRequest, _inventory_pb2.ListGroupsResponse]
     AssignVm: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.AssignVmRequest, _types_pb2.VmRecord]
     SetVmProfile: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.SetVmProfileRequest, _types_pb2.VmRecord]
+    CordonServer: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.CordonServerRequest, _types_pb2.Server]
+    ThawVm: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ThawVmRequest, _inventory_pb2.ThawVmResponse]
 
 @_typing.type_check_only
 class InventoryAsyncStub(InventoryStub):
@@ -62,6 +64,8 @@ class InventoryAsyncStub(InventoryStub):
     ListGroups: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListGroupsRequest, _inventory_pb2.ListGroupsResponse]  # type: ignore[assignment]
     AssignVm: _aio.UnaryUnaryMultiCallable[_inventory_pb2.AssignVmRequest, _types_pb2.VmRecord]  # type: ignore[assignment]
     SetVmProfile: _aio.UnaryUnaryMultiCallable[_inventory_pb2.SetVmProfileRequest, _types_pb2.VmRecord]  # type: ignore[assignment]
+    CordonServer: _aio.UnaryUnaryMultiCallable[_inventory_pb2.CordonServerRequest, _types_pb2.Server]  # type: ignore[assignment]
+    ThawVm: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ThawVmRequest, _inventory_pb2.ThawVmResponse]  # type: ignore[assignment]
 
 class InventoryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -147,5 +151,19 @@ class InventoryServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.SetVmProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.VmRecord, _abc.Awaitable[_types_pb2.VmRecord]]: ...
+
+    @_abc_1.abstractmethod
+    def CordonServer(
+        self,
+        request: _inventory_pb2.CordonServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.Server, _abc.Awaitable[_types_pb2.Server]]: ...
+
+    @_abc_1.abstractmethod
+    def ThawVm(
+        self,
+        request: _inventory_pb2.ThawVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ThawVmResponse, _abc.Awaitable[_inventory_pb2.ThawVmResponse]]: ...
 
 def add_InventoryServicer_to_server(servicer: InventoryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -46,6 +46,12 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """final; the source runs as before"""
     PHASE_LOST_NEEDS_FENCE: _Phase.ValueType  # 9
     """final until a person decides; nobody starts the VM"""
+    PHASE_QUEUED: _Phase.ValueType  # 10
+    """waits for its turn; the destination is promised, nothing is touched"""
+    PHASE_FENCING: _Phase.ValueType  # 12
+    """of a fence: the device has not said yet that the host is off"""
+    PHASE_UNDER_WAY: _Phase.ValueType  # 11
+    """of an operation with parts: not all of them have ended"""
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
     """The phases of a move: make before break."""
@@ -69,6 +75,12 @@ PHASE_CANCELLED: Phase.ValueType  # 8
 """final; the source runs as before"""
 PHASE_LOST_NEEDS_FENCE: Phase.ValueType  # 9
 """final until a person decides; nobody starts the VM"""
+PHASE_QUEUED: Phase.ValueType  # 10
+"""waits for its turn; the destination is promised, nothing is touched"""
+PHASE_FENCING: Phase.ValueType  # 12
+"""of a fence: the device has not said yet that the host is off"""
+PHASE_UNDER_WAY: Phase.ValueType  # 11
+"""of an operation with parts: not all of them have ended"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 @_typing.final
@@ -169,7 +181,7 @@ class Receipt(_message.Message):
     POLICY_HASH_AFTER_FIELD_NUMBER: _builtins.int
     BLACKOUT_MS_FIELD_NUMBER: _builtins.int
     total_ms: _builtins.float
-    """from acceptance to the destination running"""
+    """from the move's turn to the destination running"""
     downtime_ms: _builtins.float
     """as the hypervisor measured it"""
     switch_ms: _builtins.float
@@ -228,10 +240,17 @@ class Operation(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ACKS_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    EXPECTED_END_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
-    """"relocate" """
+    """"relocate"; with parts: "relocate-group", "drain"; "fence" """
     vm_id: _builtins.str
     source: _builtins.str
     """vServer"""
@@ -245,6 +264,14 @@ class Operation(_message.Message):
     epoch_after: _builtins.int
     """0 until the switch"""
     revision: _builtins.int
+    parent: _builtins.str
+    """0..1; the operation that this one is a part of"""
+    priority: _builtins.int
+    """-100..100; higher ones have their turn first"""
+    subject: _builtins.str
+    """of an operation with parts: TENANT/GROUP, or a vServer"""
+    near: _builtins.str
+    """of an operation with parts: where they were asked to go near to"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -260,6 +287,18 @@ class Operation(_message.Message):
     @_builtins.property
     def acks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """vServers that have answered in this phase, where both must"""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """output only; why it has not had its turn"""
+
+    @_builtins.property
+    def expected_end(self) -> _timestamp_pb2.Timestamp:
+        """output only, while active; an estimate"""
+
+    @_builtins.property
+    def parts(self) -> Global___Parts:
+        """output only; of an operation with parts"""
 
     def __init__(
         self,
@@ -283,14 +322,49 @@ class Operation(_message.Message):
         progress: Global___Progress | None = ...,
         revision: _builtins.int = ...,
         acks: _abc.Iterable[_builtins.str] | None = ...,
+        parent: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        subject: _builtins.str = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        expected_end: _timestamp_pb2.Timestamp | None = ...,
+        parts: Global___Parts | None = ...,
+        near: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "failure", b"failure", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "failure", b"failure", "kind", b"kind", "operation_id", b"operation_id", "phase", b"phase", "phases", b"phases", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "kind", b"kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class Parts(_message.Message):
+    """How far the parts of an operation are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    ended: _builtins.int
+    """however"""
+    succeeded: _builtins.int
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "succeeded", b"succeeded", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Parts: _TypeAlias = Parts  # noqa: Y015
 
 @_typing.final
 class GetOperationRequest(_message.Message):
@@ -319,12 +393,15 @@ class ListOperationsRequest(_message.Message):
     ACTIVE_ONLY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     """0..1"""
     active_only: _builtins.bool
     page_size: _builtins.int
     """1..1000; 0 = 100"""
     page_token: _builtins.str
+    parent: _builtins.str
+    """0..1; only the parts of this operation"""
     def __init__(
         self,
         *,
@@ -332,10 +409,11 @@ class ListOperationsRequest(_message.Message):
         active_only: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_only", b"active_only", "page_size", b"page_size", "page_token", b"page_token", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_only", b"active_only", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,3 +494,80 @@ class CancelOperationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelOperationRequest: _TypeAlias = CancelOperationRequest  # noqa: Y015
+
+@_typing.final
+class FenceRequest(_message.Message):
+    """Makes sure that a silent vServer runs nothing: by its fence device, or by the operator's word."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_ID_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    server_id: _builtins.str
+    word: _builtins.str
+    """0..1: how the operator knows that it is off; logged, and believed"""
+    def __init__(
+        self,
+        *,
+        server_id: _builtins.str = ...,
+        word: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_id", b"server_id", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FenceRequest: _TypeAlias = FenceRequest  # noqa: Y015
+
+@_typing.final
+class SettleRequest(_message.Message):
+    """Decides about a VM that is LOST_NEEDS_FENCE, or whose vServer is silent. Every vServer that could
+    run it must be fenced, or attached and say that it does not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    SERVER_ID_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    server_id: _builtins.str
+    """its owner from now on, where it may then be started; empty: it is forgotten"""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        server_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_id", b"server_id", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleRequest: _TypeAlias = SettleRequest  # noqa: Y015
+
+@_typing.final
+class SettleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    server_id: _builtins.str
+    epoch: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        server_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "revision", b"revision", "server_id", b"server_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleResponse: _TypeAlias = SettleResponse  # noqa: Y015

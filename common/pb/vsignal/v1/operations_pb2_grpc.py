@@ -59,6 +59,16 @@ class OperationsStub:
                 request_serializer=vsignal_dot_v1_dot_operations__pb2.CancelOperationRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_operations__pb2.Operation.FromString,
                 _registered_method=True)
+        self.Fence = channel.unary_unary(
+                '/vsignal.v1.Operations/Fence',
+                request_serializer=vsignal_dot_v1_dot_operations__pb2.FenceRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/vsignal.v1.Operations/Settle',
+                request_serializer=vsignal_dot_v1_dot_operations__pb2.SettleRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_operations__pb2.SettleResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -95,6 +105,18 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Fence(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +144,16 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=vsignal_dot_v1_dot_operations__pb2.CancelOperationRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'Fence': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fence,
+                    request_deserializer=vsignal_dot_v1_dot_operations__pb2.FenceRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=vsignal_dot_v1_dot_operations__pb2.SettleRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_operations__pb2.SettleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +291,60 @@ class Operations:
             '/vsignal.v1.Operations/Cancel',
             vsignal_dot_v1_dot_operations__pb2.CancelOperationRequest.SerializeToString,
             vsignal_dot_v1_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Operations/Fence',
+            vsignal_dot_v1_dot_operations__pb2.FenceRequest.SerializeToString,
+            vsignal_dot_v1_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Operations/Settle',
+            vsignal_dot_v1_dot_operations__pb2.SettleRequest.SerializeToString,
+            vsignal_dot_v1_dot_operations__pb2.SettleResponse.FromString,
             options,
             channel_credentials,
             insecure,

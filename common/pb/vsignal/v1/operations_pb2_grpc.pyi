@@ -37,6 +37,8 @@ class OperationsStub:
     Follow: _grpc.UnaryStreamMultiCallable[_operations_pb2.GetOperationRequest, _operations_pb2.Operation]
     """Every change of an operation, progress included, until it is done."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelOperationRequest, _operations_pb2.Operation]
+    Fence: _grpc.UnaryUnaryMultiCallable[_operations_pb2.FenceRequest, _operations_pb2.Operation]
+    Settle: _grpc.UnaryUnaryMultiCallable[_operations_pb2.SettleRequest, _operations_pb2.SettleResponse]
 
 @_typing.type_check_only
 class OperationsAsyncStub(OperationsStub):
@@ -47,6 +49,8 @@ class OperationsAsyncStub(OperationsStub):
     Follow: _aio.UnaryStreamMultiCallable[_operations_pb2.GetOperationRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Every change of an operation, progress included, until it is done."""
     Cancel: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelOperationRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    Fence: _aio.UnaryUnaryMultiCallable[_operations_pb2.FenceRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    Settle: _aio.UnaryUnaryMultiCallable[_operations_pb2.SettleRequest, _operations_pb2.SettleResponse]  # type: ignore[assignment]
 
 class OperationsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +88,19 @@ class OperationsServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_pb2.CancelOperationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]: ...
+
+    @_abc_1.abstractmethod
+    def Fence(
+        self,
+        request: _operations_pb2.FenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]: ...
+
+    @_abc_1.abstractmethod
+    def Settle(
+        self,
+        request: _operations_pb2.SettleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.SettleResponse, _abc.Awaitable[_operations_pb2.SettleResponse]]: ...
 
 def add_OperationsServicer_to_server(servicer: OperationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

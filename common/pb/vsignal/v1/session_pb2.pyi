@@ -38,6 +38,8 @@ class _HostedStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostedSta
     """running, or able to run on (paused, being migrated)"""
     HOSTED_STATE_UNKNOWN: _HostedState.ValueType  # 3
     """the hypervisor did not answer"""
+    HOSTED_STATE_SHUT_OFF: _HostedState.ValueType  # 4
+    """in a move's outcome: ABSENT, for the guest shut down here by itself"""
 
 class HostedState(_HostedState, metaclass=_HostedStateEnumTypeWrapper): ...
 
@@ -48,6 +50,8 @@ HOSTED_STATE_RUNNING: HostedState.ValueType  # 2
 """running, or able to run on (paused, being migrated)"""
 HOSTED_STATE_UNKNOWN: HostedState.ValueType  # 3
 """the hypervisor did not answer"""
+HOSTED_STATE_SHUT_OFF: HostedState.ValueType  # 4
+"""in a move's outcome: ABSENT, for the guest shut down here by itself"""
 Global___HostedState: _TypeAlias = HostedState  # noqa: Y015
 
 class _MoveStep:
@@ -114,6 +118,8 @@ class Hello(_message.Message):
     SERVER_FIELD_NUMBER: _builtins.int
     RESUME_REVISION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    VMS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
     resume_revision: _builtins.int
     """last Synced.revision that the agent applied; 0 = none"""
     version: _builtins.str
@@ -122,20 +128,97 @@ class Hello(_message.Message):
     def server(self) -> _types_pb2.Server:
         """server_id must be the caller's own"""
 
+    @_builtins.property
+    def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldVm]:
+        """What the agent holds of an earlier stream. Only what differs from it is sent; what is held and
+        not wanted any more is told as gone.
+        """
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldNetwork]: ...
     def __init__(
         self,
         *,
         server: _types_pb2.Server | None = ...,
         resume_revision: _builtins.int = ...,
         version: _builtins.str = ...,
+        vms: _abc.Iterable[Global___HeldVm] | None = ...,
+        networks: _abc.Iterable[Global___HeldNetwork] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_revision", b"resume_revision", "server", b"server", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["networks", b"networks", "resume_revision", b"resume_revision", "server", b"server", "version", b"version", "vms", b"vms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class HeldVm(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    digest: _builtins.int
+    """WantedVm.digest, as it was heard"""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        digest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldVm: _TypeAlias = HeldVm  # noqa: Y015
+
+@_typing.final
+class HeldNetwork(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VNI_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    vni: _builtins.int
+    digest: _builtins.int
+    """of what is held, as WantedNetwork says"""
+    def __init__(
+        self,
+        *,
+        vni: _builtins.int = ...,
+        digest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "vni", b"vni"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldNetwork: _TypeAlias = HeldNetwork  # noqa: Y015
+
+@_typing.final
+class Resync(_message.Message):
+    """The agent could not take the last word on a network: tell it whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VNI_FIELD_NUMBER: _builtins.int
+    vni: _builtins.int
+    def __init__(
+        self,
+        *,
+        vni: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vni", b"vni"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resync: _TypeAlias = Resync  # noqa: Y015
 
 @_typing.final
 class Answer(_message.Message):
@@ -254,6 +337,7 @@ class AgentMessage(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    RESYNC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -264,6 +348,8 @@ class AgentMessage(_message.Message):
     def outcome(self) -> Global___MoveOutcome: ...
     @_builtins.property
     def progress(self) -> Global___MoveProgress: ...
+    @_builtins.property
+    def resync(self) -> Global___Resync: ...
     def __init__(
         self,
         *,
@@ -272,12 +358,13 @@ class AgentMessage(_message.Message):
         answer: Global___Answer | None = ...,
         outcome: Global___MoveOutcome | None = ...,
         progress: Global___MoveProgress | None = ...,
+        resync: Global___Resync | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report", "resync", b"resync"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report", "resync", b"resync"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "answer", "outcome", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "answer", "outcome", "progress", "resync"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -292,8 +379,11 @@ class Welcome(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    RESUMES_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     revision: _builtins.int
+    resumes: _builtins.bool
+    """only what differs from the Hello follows; false: everything does"""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -302,10 +392,11 @@ class Welcome(_message.Message):
         lease: _duration_pb2.Duration | None = ...,
         domain: _builtins.str = ...,
         revision: _builtins.int = ...,
+        resumes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "lease", b"lease", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "lease", b"lease", "resumes", b"resumes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,6 +451,7 @@ class WantedVm(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     CLOSED_REASON_FIELD_NUMBER: _builtins.int
     MOVE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     owned: _builtins.bool
     """this host is the VM's owner"""
@@ -367,6 +459,8 @@ class WantedVm(_message.Message):
     ports: Global___PortState.ValueType
     closed_reason: _builtins.str
     """why ports are wanted closed, as in ErrorInfo"""
+    digest: _builtins.int
+    """of what all this follows from; for Hello.vms, opaque to the agent"""
     @_builtins.property
     def vm(self) -> _types_pb2.Vm: ...
     @_builtins.property
@@ -388,10 +482,11 @@ class WantedVm(_message.Message):
         ports: Global___PortState.ValueType = ...,
         closed_reason: _builtins.str = ...,
         move: Global___MoveOrder | None = ...,
+        digest: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "profile", b"profile", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_reason", b"closed_reason", "epoch", b"epoch", "move", b"move", "owned", b"owned", "ports", b"ports", "profile", b"profile", "profile_hash", b"profile_hash", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_reason", b"closed_reason", "digest", b"digest", "epoch", b"epoch", "move", b"move", "owned", b"owned", "ports", b"ports", "profile", b"profile", "profile_hash", b"profile_hash", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,7 +494,9 @@ Global___WantedVm: _TypeAlias = WantedVm  # noqa: Y015
 
 @_typing.final
 class WantedNetwork(_message.Message):
-    """One VNI that this host takes part in."""
+    """One VNI that this host takes part in, in the same words for every host on it: what is at a host's
+    own tunnel end is its own, and is left out there.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -427,15 +524,25 @@ class WantedNetwork(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     FORWARDS_FIELD_NUMBER: _builtins.int
     VTEP_ADDRESSES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     vni: _builtins.int
     network: _builtins.str
+    revision: _builtins.int
+    digest: _builtins.int
+    """Of the whole network: the sum, modulo 2^64, of BLAKE2b with 8 bytes of digest, read big-endian,
+    over "MAC VTEP" for each forward and over "VTEP" for each tunnel end, as they are written here.
+    """
+    more: _builtins.int
+    """a big network comes in parts, one after the other: so many are still to come"""
     @_builtins.property
     def forwards(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedNetwork.Forward]:
-        """VMs elsewhere"""
+        """every interface of the VNI"""
 
     @_builtins.property
     def vtep_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """where broadcast, unknown unicast and multicast go"""
+        """of every host; where broadcast, unknown unicast and multicast go"""
 
     def __init__(
         self,
@@ -444,14 +551,70 @@ class WantedNetwork(_message.Message):
         network: _builtins.str = ...,
         forwards: _abc.Iterable[Global___WantedNetwork.Forward] | None = ...,
         vtep_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+        digest: _builtins.int = ...,
+        more: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forwards", b"forwards", "network", b"network", "vni", b"vni", "vtep_addresses", b"vtep_addresses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "forwards", b"forwards", "more", b"more", "network", b"network", "revision", b"revision", "vni", b"vni", "vtep_addresses", b"vtep_addresses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WantedNetwork: _TypeAlias = WantedNetwork  # noqa: Y015
+
+@_typing.final
+class NetworkChange(_message.Message):
+    """What became different on a network. It fits what has the digest `before`, and gives what has the
+    digest `digest`; an agent that holds something else asks for the whole (Resync).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VNI_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
+    MACS_GONE_FIELD_NUMBER: _builtins.int
+    VTEP_ADDRESSES_FIELD_NUMBER: _builtins.int
+    VTEPS_GONE_FIELD_NUMBER: _builtins.int
+    vni: _builtins.int
+    revision: _builtins.int
+    """grows from message to message"""
+    before: _builtins.int
+    digest: _builtins.int
+    @_builtins.property
+    def forwards(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedNetwork.Forward]:
+        """new, or elsewhere now"""
+
+    @_builtins.property
+    def macs_gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def vtep_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of hosts that came"""
+
+    @_builtins.property
+    def vteps_gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        vni: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        before: _builtins.int = ...,
+        digest: _builtins.int = ...,
+        forwards: _abc.Iterable[Global___WantedNetwork.Forward] | None = ...,
+        macs_gone: _abc.Iterable[_builtins.str] | None = ...,
+        vtep_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        vteps_gone: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "digest", b"digest", "forwards", b"forwards", "macs_gone", b"macs_gone", "revision", b"revision", "vni", b"vni", "vtep_addresses", b"vtep_addresses", "vteps_gone", b"vteps_gone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkChange: _TypeAlias = NetworkChange  # noqa: Y015
 
 @_typing.final
 class Ask(_message.Message):
@@ -477,7 +640,7 @@ Global___Ask: _TypeAlias = Ask  # noqa: Y015
 
 @_typing.final
 class Synced(_message.Message):
-    """Everything up to `revision` has been sent."""
+    """Everything up to `revision` has been sent. A NetworkChange alone is not followed by it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -507,6 +670,7 @@ class CenterMessage(_message.Message):
     NETWORK_GONE_FIELD_NUMBER: _builtins.int
     ASK_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
+    NETWORK_CHANGE_FIELD_NUMBER: _builtins.int
     vm_gone: _builtins.str
     """vm_id that this host has nothing to do with any more"""
     network_gone: _builtins.int
@@ -521,6 +685,8 @@ class CenterMessage(_message.Message):
     def ask(self) -> Global___Ask: ...
     @_builtins.property
     def synced(self) -> Global___Synced: ...
+    @_builtins.property
+    def network_change(self) -> Global___NetworkChange: ...
     def __init__(
         self,
         *,
@@ -531,12 +697,13 @@ class CenterMessage(_message.Message):
         network_gone: _builtins.int = ...,
         ask: Global___Ask | None = ...,
         synced: Global___Synced | None = ...,
+        network_change: Global___NetworkChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "message", b"message", "network", b"network", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "message", b"message", "network", b"network", "network_change", b"network_change", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "message", b"message", "network", b"network", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "message", b"message", "network", b"network", "network_change", b"network_change", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "vm", "vm_gone", "network", "network_gone", "ask", "synced"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "vm", "vm_gone", "network", "network_gone", "ask", "synced", "network_change"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -374,18 +374,24 @@ class LookupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEYS_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.VmKey]:
         """1..10000"""
+
+    @_builtins.property
+    def asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """domains that have been asked already, and are left alone"""
 
     def __init__(
         self,
         *,
         keys: _abc.Iterable[_types_pb2.VmKey] | None = ...,
+        asked: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "keys", b"keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -409,6 +415,7 @@ class LookupResult(_message.Message):
     CERTAINTY_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
+    NOT_ASKED_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     vm_id: _builtins.str
     name: _builtins.str
@@ -431,6 +438,10 @@ class LookupResult(_message.Message):
     def age(self) -> _duration_pb2.Duration:
         """0 where authoritative"""
 
+    @_builtins.property
+    def not_asked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """not found: domains that could not be asked"""
+
     def __init__(
         self,
         *,
@@ -448,10 +459,11 @@ class LookupResult(_message.Message):
         certainty: Global___Certainty.ValueType = ...,
         stale_since: _timestamp_pb2.Timestamp | None = ...,
         age: _duration_pb2.Duration | None = ...,
+        not_asked: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "location", b"location", "stale_since", b"stale_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "authority", b"authority", "certainty", b"certainty", "found", b"found", "group", b"group", "location", b"location", "management_address", b"management_address", "name", b"name", "profile_hash", b"profile_hash", "server_name", b"server_name", "stale_since", b"stale_since", "tenant", b"tenant", "vm_id", b"vm_id", "vtep_address", b"vtep_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "authority", b"authority", "certainty", b"certainty", "found", b"found", "group", b"group", "location", b"location", "management_address", b"management_address", "name", b"name", "not_asked", b"not_asked", "profile_hash", b"profile_hash", "server_name", b"server_name", "stale_since", b"stale_since", "tenant", b"tenant", "vm_id", b"vm_id", "vtep_address", b"vtep_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -485,7 +497,9 @@ Global___LookupResponse: _TypeAlias = LookupResponse  # noqa: Y015
 
 @_typing.final
 class RelocateRequest(_message.Message):
-    """5.5: move one VM, a group, or everything on a vServer."""
+    """5.5: move one VM, a group, or everything on a vServer, which is cordoned with it. Of several VMs
+    all are moved or none: the plan has a place for each, and keeps it while the moves wait.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -515,6 +529,8 @@ class RelocateRequest(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     PLAN_ONLY_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     server_id: _builtins.str
     destination: _builtins.str
@@ -522,6 +538,10 @@ class RelocateRequest(_message.Message):
     plan_only: _builtins.bool
     epoch: _builtins.int
     """0..1; refused with STALE_EPOCH unless it is the current one"""
+    near: _builtins.str
+    """0..1, without destination: a site, a vServer, or LATITUDE,LONGITUDE"""
+    priority: _builtins.int
+    """-100..100; in the queue, higher ones first"""
     @_builtins.property
     def group(self) -> Global___RelocateRequest.GroupSubject: ...
     def __init__(
@@ -533,10 +553,12 @@ class RelocateRequest(_message.Message):
         destination: _builtins.str = ...,
         plan_only: _builtins.bool = ...,
         epoch: _builtins.int = ...,
+        near: _builtins.str = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "epoch", b"epoch", "group", b"group", "plan_only", b"plan_only", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "epoch", b"epoch", "group", b"group", "near", b"near", "plan_only", b"plan_only", "priority", b"priority", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["vm_id", "group", "server_id"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -545,26 +567,57 @@ class RelocateRequest(_message.Message):
 Global___RelocateRequest: _TypeAlias = RelocateRequest  # noqa: Y015
 
 @_typing.final
+class PlannedMove(_message.Message):
+    """One VM's part of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    source: _builtins.str
+    destination: _builtins.str
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        destination: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedMove: _TypeAlias = PlannedMove  # noqa: Y015
+
+@_typing.final
 class Objection(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     SERVER_ID_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """as in ErrorInfo"""
     message: _builtins.str
     server_id: _builtins.str
+    vm_id: _builtins.str
+    """of several VMs, the one that it is about"""
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         server_id: _builtins.str = ...,
+        vm_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "server_id", b"server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "server_id", b"server_id", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -577,6 +630,7 @@ class RelocateResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
     OBJECTIONS_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
     destination: _builtins.str
     @_builtins.property
     def operation(self) -> _operations_pb2.Operation:
@@ -586,16 +640,21 @@ class RelocateResponse(_message.Message):
     def objections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Objection]:
         """plan_only: every reason against, empty = it can be done"""
 
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
+        """plan_only: what would move where"""
+
     def __init__(
         self,
         *,
         operation: _operations_pb2.Operation | None = ...,
         destination: _builtins.str = ...,
         objections: _abc.Iterable[Global___Objection] | None = ...,
+        moves: _abc.Iterable[Global___PlannedMove] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "objections", b"objections", "operation", b"operation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "moves", b"moves", "objections", b"objections", "operation", b"operation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

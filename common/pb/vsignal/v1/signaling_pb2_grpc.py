@@ -54,6 +54,11 @@ class SignalingStub:
                 request_serializer=vsignal_dot_v1_dot_signaling__pb2.LookupRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_signaling__pb2.LookupResponse.FromString,
                 _registered_method=True)
+        self.LookupStream = channel.stream_stream(
+                '/vsignal.v1.Signaling/LookupStream',
+                request_serializer=vsignal_dot_v1_dot_signaling__pb2.LookupRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_signaling__pb2.LookupResponse.FromString,
+                _registered_method=True)
         self.Relocate = channel.unary_unary(
                 '/vsignal.v1.Signaling/Relocate',
                 request_serializer=vsignal_dot_v1_dot_signaling__pb2.RelocateRequest.SerializeToString,
@@ -98,6 +103,13 @@ class SignalingServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookupStream(self, request_iterator, context):
+        """Any number of lookups in one call, each answered in its turn, as Lookup answers it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Relocate(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,6 +148,11 @@ def add_SignalingServicer_to_server(servicer, server):
             ),
             'Lookup': grpc.unary_unary_rpc_method_handler(
                     servicer.Lookup,
+                    request_deserializer=vsignal_dot_v1_dot_signaling__pb2.LookupRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_signaling__pb2.LookupResponse.SerializeToString,
+            ),
+            'LookupStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.LookupStream,
                     request_deserializer=vsignal_dot_v1_dot_signaling__pb2.LookupRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_signaling__pb2.LookupResponse.SerializeToString,
             ),
@@ -261,6 +278,33 @@ class Signaling:
             request,
             target,
             '/vsignal.v1.Signaling/Lookup',
+            vsignal_dot_v1_dot_signaling__pb2.LookupRequest.SerializeToString,
+            vsignal_dot_v1_dot_signaling__pb2.LookupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookupStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vsignal.v1.Signaling/LookupStream',
             vsignal_dot_v1_dot_signaling__pb2.LookupRequest.SerializeToString,
             vsignal_dot_v1_dot_signaling__pb2.LookupResponse.FromString,
             options,

@@ -39,6 +39,8 @@ class SignalingStub:
     Deregister: _grpc.UnaryUnaryMultiCallable[_signaling_pb2.DeregisterRequest, _signaling_pb2.DeregisterResponse]
     SyncGroup: _grpc.StreamStreamMultiCallable[_signaling_pb2.SyncGroupRequest, _signaling_pb2.SyncGroupResponse]
     Lookup: _grpc.UnaryUnaryMultiCallable[_signaling_pb2.LookupRequest, _signaling_pb2.LookupResponse]
+    LookupStream: _grpc.StreamStreamMultiCallable[_signaling_pb2.LookupRequest, _signaling_pb2.LookupResponse]
+    """Any number of lookups in one call, each answered in its turn, as Lookup answers it."""
     Relocate: _grpc.UnaryUnaryMultiCallable[_signaling_pb2.RelocateRequest, _signaling_pb2.RelocateResponse]
     Replicate: _grpc.UnaryUnaryMultiCallable[_signaling_pb2.ReplicateRequest, _signaling_pb2.ReplicateResponse]
     Report: _grpc.UnaryUnaryMultiCallable[_signaling_pb2.ReportRequest, _signaling_pb2.ReportResponse]
@@ -50,6 +52,8 @@ class SignalingAsyncStub(SignalingStub):
     Deregister: _aio.UnaryUnaryMultiCallable[_signaling_pb2.DeregisterRequest, _signaling_pb2.DeregisterResponse]  # type: ignore[assignment]
     SyncGroup: _aio.StreamStreamMultiCallable[_signaling_pb2.SyncGroupRequest, _signaling_pb2.SyncGroupResponse]  # type: ignore[assignment]
     Lookup: _aio.UnaryUnaryMultiCallable[_signaling_pb2.LookupRequest, _signaling_pb2.LookupResponse]  # type: ignore[assignment]
+    LookupStream: _aio.StreamStreamMultiCallable[_signaling_pb2.LookupRequest, _signaling_pb2.LookupResponse]  # type: ignore[assignment]
+    """Any number of lookups in one call, each answered in its turn, as Lookup answers it."""
     Relocate: _aio.UnaryUnaryMultiCallable[_signaling_pb2.RelocateRequest, _signaling_pb2.RelocateResponse]  # type: ignore[assignment]
     Replicate: _aio.UnaryUnaryMultiCallable[_signaling_pb2.ReplicateRequest, _signaling_pb2.ReplicateResponse]  # type: ignore[assignment]
     Report: _aio.UnaryUnaryMultiCallable[_signaling_pb2.ReportRequest, _signaling_pb2.ReportResponse]  # type: ignore[assignment]
@@ -82,6 +86,14 @@ class SignalingServicer(metaclass=_abc_1.ABCMeta):
         request: _signaling_pb2.LookupRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_signaling_pb2.LookupResponse, _abc.Awaitable[_signaling_pb2.LookupResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def LookupStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_signaling_pb2.LookupRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_signaling_pb2.LookupResponse], _abc.AsyncIterator[_signaling_pb2.LookupResponse]]:
+        """Any number of lookups in one call, each answered in its turn, as Lookup answers it."""
 
     @_abc_1.abstractmethod
     def Relocate(

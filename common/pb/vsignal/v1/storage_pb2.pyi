@@ -3,9 +3,12 @@
 isort:skip_file
 What the vCenter stores and never sends. Everything else is stored as the contract's own messages."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from common.pb.vsignal.v1 import session_pb2 as _session_pb2
 from common.pb.vsignal.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -49,3 +52,249 @@ class Tombstone(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tombstone: _TypeAlias = Tombstone  # noqa: Y015
+
+@_typing.final
+class LogRun(_message.Message):
+    """---- in etcd ----
+
+    One or more batches of the store's log that became durable in one transaction of etcd.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """the revision of the first batch; the next ones follow it"""
+    at_ms: _builtins.int
+    """wall time of all of them"""
+    token: _builtins.bytes
+    """of the attempt that wrote it, so that a repeated one knows itself"""
+    parts: _builtins.int
+    """not 0: `batches` did not fit, and is in so many keys of its own"""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogBatch]: ...
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        batches: _abc.Iterable[Global___LogBatch] | None = ...,
+        token: _builtins.bytes = ...,
+        parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "batches", b"batches", "first", b"first", "parts", b"parts", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRun: _TypeAlias = LogRun  # noqa: Y015
+
+@_typing.final
+class LogBatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def puts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogPut]: ...
+    def __init__(
+        self,
+        *,
+        puts: _abc.Iterable[Global___LogPut] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["puts", b"puts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogBatch: _TypeAlias = LogBatch  # noqa: Y015
+
+@_typing.final
+class LogPut(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.bytes
+    """absent: deleted"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.bytes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___LogPut: _TypeAlias = LogPut  # noqa: Y015
+
+@_typing.final
+class LogBeginning(_message.Message):
+    """Where history begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPACTED_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    ETCD_REVISION_FIELD_NUMBER: _builtins.int
+    compacted: _builtins.int
+    """the last revision that was dropped"""
+    since_ms: _builtins.int
+    """its wall time"""
+    etcd_revision: _builtins.int
+    """at which etcd still has what everything was at `compacted`"""
+    def __init__(
+        self,
+        *,
+        compacted: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        etcd_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compacted", b"compacted", "etcd_revision", b"etcd_revision", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogBeginning: _TypeAlias = LogBeginning  # noqa: Y015
+
+@_typing.final
+class Letter(_message.Message):
+    """From one vCenter replica to another: a question to an agent that is attached there, or its answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASK_ID_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    SERVER_ID_FIELD_NUMBER: _builtins.int
+    VM_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ask_id: _builtins.str
+    sender: _builtins.str
+    """the replica"""
+    server_id: _builtins.str
+    vm_id: _builtins.str
+    state: _session_pb2.HostedState.ValueType
+    """unspecified: it is the question"""
+    def __init__(
+        self,
+        *,
+        ask_id: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        server_id: _builtins.str = ...,
+        vm_id: _builtins.str = ...,
+        state: _session_pb2.HostedState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_id", b"ask_id", "sender", b"sender", "server_id", b"server_id", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Letter: _TypeAlias = Letter  # noqa: Y015
+
+@_typing.final
+class Invitation(_message.Message):
+    """A token that was given out and not redeemed yet. `secret_hash`: SHA-256, hexadecimal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVITATION_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    SECRET_HASH_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    INVITED_BY_FIELD_NUMBER: _builtins.int
+    invitation_id: _builtins.str
+    identity: _builtins.str
+    secret_hash: _builtins.str
+    invited_by: _builtins.str
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        invitation_id: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        secret_hash: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        invited_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "identity", b"identity", "invitation_id", b"invitation_id", "invited_by", b"invited_by", "secret_hash", b"secret_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Invitation: _TypeAlias = Invitation  # noqa: Y015
+
+@_typing.final
+class Dispute(_message.Message):
+    """An identity that changes hands, and how often lately."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Turn(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        AT_FIELD_NUMBER: _builtins.int
+        BEFORE_FIELD_NUMBER: _builtins.int
+        AFTER_FIELD_NUMBER: _builtins.int
+        before: _builtins.str
+        after: _builtins.str
+        @_builtins.property
+        def at(self) -> _timestamp_pb2.Timestamp: ...
+        def __init__(
+            self,
+            *,
+            at: _timestamp_pb2.Timestamp | None = ...,
+            before: _builtins.str = ...,
+            after: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "at", b"at", "before", b"before"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    TOUCHED_AT_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    FROZEN_AT_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """a vm_id, VNI/MAC, or VNI/IP"""
+    holder: _builtins.str
+    @_builtins.property
+    def touched_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute.Turn]: ...
+    @_builtins.property
+    def frozen_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        touched_at: _timestamp_pb2.Timestamp | None = ...,
+        turns: _abc.Iterable[Global___Dispute.Turn] | None = ...,
+        frozen_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frozen_at", b"frozen_at", "touched_at", b"touched_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen_at", b"frozen_at", "holder", b"holder", "identity", b"identity", "touched_at", b"touched_at", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dispute: _TypeAlias = Dispute  # noqa: Y015

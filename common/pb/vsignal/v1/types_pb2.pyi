@@ -575,12 +575,15 @@ class Group(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    ANTI_AFFINITY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """exactly 1"""
     name: _builtins.str
     """exactly 1; unique in the tenant"""
     revision: _builtins.int
     """output only"""
+    anti_affinity: _builtins.bool
+    """no two members are placed on one vServer"""
     @_builtins.property
     def profile(self) -> Global___Profile:
         """0..1"""
@@ -592,10 +595,11 @@ class Group(_message.Message):
         name: _builtins.str = ...,
         profile: Global___Profile | None = ...,
         revision: _builtins.int = ...,
+        anti_affinity: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "profile", b"profile", "revision", b"revision", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anti_affinity", b"anti_affinity", "name", b"name", "profile", b"profile", "revision", b"revision", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -681,6 +685,10 @@ class Server(_message.Message):
     LAST_SEEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     MAC_ADDRESS_FIELD_NUMBER: _builtins.int
+    COORDINATES_FIELD_NUMBER: _builtins.int
+    CORDONED_FIELD_NUMBER: _builtins.int
+    ATTACHED_TO_FIELD_NUMBER: _builtins.int
+    FENCED_AT_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """exactly 1"""
     name: _builtins.str
@@ -703,6 +711,10 @@ class Server(_message.Message):
     """output only"""
     mac_address: _builtins.str
     """0..1; of the management interface (draft 4.2)"""
+    cordoned: _builtins.bool
+    """output only; no VM is placed here until it is uncordoned"""
+    attached_to: _builtins.str
+    """output only; the vCenter replica, where there are several"""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -714,6 +726,14 @@ class Server(_message.Message):
     @_builtins.property
     def last_seen(self) -> _timestamp_pb2.Timestamp:
         """output only"""
+
+    @_builtins.property
+    def coordinates(self) -> Global___Coordinates:
+        """0..1; where the host stands"""
+
+    @_builtins.property
+    def fenced_at(self) -> _timestamp_pb2.Timestamp:
+        """output only; since then it runs nothing"""
 
     def __init__(
         self,
@@ -734,14 +754,44 @@ class Server(_message.Message):
         last_seen: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         mac_address: _builtins.str = ...,
+        coordinates: Global___Coordinates | None = ...,
+        cordoned: _builtins.bool = ...,
+        attached_to: _builtins.str = ...,
+        fenced_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "last_seen", b"last_seen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "coordinates", b"coordinates", "fenced_at", b"fenced_at", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "capacity", b"capacity", "committed", b"committed", "cpu_model", b"cpu_model", "hypervisor", b"hypervisor", "last_seen", b"last_seen", "liveness", b"liveness", "mac_address", b"mac_address", "management_address", b"management_address", "migration_uri", b"migration_uri", "name", b"name", "revision", b"revision", "server_id", b"server_id", "site", b"site", "vms", b"vms", "vtep_address", b"vtep_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_to", b"attached_to", "capabilities", b"capabilities", "capacity", b"capacity", "committed", b"committed", "coordinates", b"coordinates", "cordoned", b"cordoned", "cpu_model", b"cpu_model", "fenced_at", b"fenced_at", "hypervisor", b"hypervisor", "last_seen", b"last_seen", "liveness", b"liveness", "mac_address", b"mac_address", "management_address", b"management_address", "migration_uri", b"migration_uri", "name", b"name", "revision", b"revision", "server_id", b"server_id", "site", b"site", "vms", b"vms", "vtep_address", b"vtep_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Server: _TypeAlias = Server  # noqa: Y015
+
+@_typing.final
+class Coordinates(_message.Message):
+    """A place on earth, WGS 84."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATITUDE_FIELD_NUMBER: _builtins.int
+    LONGITUDE_FIELD_NUMBER: _builtins.int
+    latitude: _builtins.float
+    """-90..90, degrees"""
+    longitude: _builtins.float
+    """-180..180, degrees"""
+    def __init__(
+        self,
+        *,
+        latitude: _builtins.float = ...,
+        longitude: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latitude", b"latitude", "longitude", b"longitude"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Coordinates: _TypeAlias = Coordinates  # noqa: Y015
 
 @_typing.final
 class VmKey(_message.Message):

@@ -1,0 +1,1 @@
+"""The certificate authority that a vCenter keeps for its domain, where no other does."""

@@ -1,0 +1,59 @@
+"""The plan for one VM: where it would go, or every reason why it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.errors import Reason
+from common.model.server import Server
+from common.model.vm import VmRecord
+from vcenter.core import indexes
+from vcenter.core.loads import Loads
+from vcenter.core.nearness import find_place
+from vcenter.core.placement import Objection, against, best_of, movable, objections
+from vcenter.core.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A vServer, the one nearest to a place, or (both empty) the least loaded."""
+
+    destination: str = ""
+    near: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """For one VM a destination, or every reason why there is none."""
+
+    record: VmRecord
+    destination: str
+    objections: tuple[Objection, ...]
+
+
+def plan(view: View, loads: Loads, record: VmRecord, where: Where, own: str = "") -> Plan:
+    """The dry run: the same code that decides the move."""
+    if where.destination:
+        server = view.must_server(where.destination)
+        found = objections(view, loads, record, server, own)
+        return Plan(record, where.destination, tuple(found))
+    basic = tuple(movable(view, record, own))
+    return Plan(record, "", basic) if basic else _chosen(view, loads, record, where)
+
+
+def _chosen(view: View, loads: Loads, record: VmRecord, where: Where) -> Plan:
+    place = find_place(view, where.near) if where.near else None
+    home = view.must_server(record.location.server_id)
+    others = [s for s in view.all(Server, indexes.SERVERS) if s.server_id != home.server_id]
+    objected = {s.server_id: tuple(against(view, loads, record, s)) for s in others}
+    best = best_of(loads, [s for s in others if not objected[s.server_id]], place)
+    vm_id = record.vm.vm_id
+    if best is None:
+        nowhere = Objection(Reason.NO_DESTINATION, f"no vServer can take VM {vm_id}", vm_id=vm_id)
+        return Plan(record, "", (nowhere, *(o for each in objected.values() for o in each)))
+    if place is not None and place.distance_km(home) <= place.distance_km(best):
+        text = (
+            f"VM {vm_id} is on {home.server_id}, and no vServer nearer to {where.near} can take it"
+        )
+        return Plan(record, "", (Objection(Reason.SAME_SERVER, text, home.server_id, vm_id),))
+    return Plan(record, best.server_id, ())

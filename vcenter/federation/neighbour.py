@@ -1,0 +1,99 @@
+"""One other vCenter: how it is reached, who it is, and since when it is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc.aio
+import structlog
+
+from common import rpc
+from common.clock import Clock
+from common.codec.times import to_timestamp
+from common.pb.vsignal.v1 import federation_pb2 as pb
+from common.pb.vsignal.v1 import federation_pb2_grpc
+from vcenter.federation.settings import DomainSettings
+
+CALL_WITHIN = 2.0  # seconds; whoever asks waits for it
+
+log = structlog.get_logger()
+
+
+class Wrong(Exception):
+    """It is not what the configuration says."""
+
+
+class Neighbour:
+    """`own` is this domain's name."""
+
+    def __init__(
+        self,
+        settings: DomainSettings,
+        channel: grpc.aio.Channel,
+        own: str,
+        clock: Clock,
+    ) -> None:
+        self.name = settings.name
+        self.relation = pb.Relation.Value(f"RELATION_{settings.relation.upper()}")
+        self.address = settings.address
+        self.channel = channel
+        self.identity = rpc.identity(f"vcenter/{own}")
+        self.stale_since_ms = 0  # 0: it is not
+        self._own = own
+        self._clock = clock
+        self._state: pb.DomainState.ValueType = pb.DOMAIN_STATE_UNSPECIFIED
+        self._problem = "not heard of yet"
+        self._heard_ms = 0
+        self._heard_at = 0.0
+        self._federation = federation_pb2_grpc.FederationStub(self.channel)
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+    async def domains(self, tree: bool, asked: Sequence[str]) -> pb.ListDomainsResponse:
+        """Raises `grpc.aio.AioRpcError`."""
+        request = pb.ListDomainsRequest(tree=tree, asked=asked)
+        return await self._federation.ListDomains(
+            request, metadata=self.identity, timeout=CALL_WITHIN
+        )
+
+    @property
+    def is_current(self) -> bool:
+        return self._state == pb.DOMAIN_STATE_CURRENT
+
+    def heard(self) -> None:
+        if not self.is_current:
+            log.info("heard of", domain=self.name, address=self.address)
+        self._state, self._problem, self.stale_since_ms = pb.DOMAIN_STATE_CURRENT, "", 0
+        self._heard_ms, self._heard_at = self._clock.now_ms(), self._clock.monotonic()
+
+    def lost(self, problem: str) -> None:
+        self._not_current(pb.DOMAIN_STATE_STALE, problem)
+
+    def refused(self, problem: str) -> None:
+        self._not_current(pb.DOMAIN_STATE_REFUSED, problem)
+
+    def _not_current(self, state: pb.DomainState.ValueType, problem: str) -> None:
+        """Silent since it was last heard of, which is before we noticed."""
+        if problem != self._problem:
+            log.warning("not heard of", domain=self.name, address=self.address, problem=problem)
+        self._state, self._problem = state, problem
+        self.stale_since_ms = self.stale_since_ms or self._heard_ms or self._clock.now_ms()
+
+    def age(self) -> float:
+        """Seconds since it was heard of."""
+        return self._clock.monotonic() - self._heard_at if self._heard_ms else 0.0
+
+    def to_wire(self) -> pb.Domain:
+        domain = pb.Domain(
+            name=self.name,
+            relation=self.relation,
+            address=self.address,
+            state=self._state,
+            problem=self._problem,
+        )
+        if self._heard_ms:
+            domain.heard_at.CopyFrom(to_timestamp(self._heard_ms))
+        if self.stale_since_ms:
+            domain.stale_since.CopyFrom(to_timestamp(self.stale_since_ms))
+        return domain

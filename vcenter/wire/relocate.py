@@ -1,0 +1,133 @@
+"""Relocate on the wire: one VM, a group, or a whole vServer; planned, or started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.codec.checker import Checker
+from common.codec.operation import to_operation
+from common.errors import Reason, Refusal
+from common.model.identity import parse_name, parse_vm_id
+from common.model.operation import Operation
+from common.pb.vsignal.v1 import signaling_pb2 as pb
+from vcenter.core.loads import Loads
+from vcenter.core.planning import Plan, Where, plan
+from vcenter.core.relocate import Relocate, RelocateAll
+from vcenter.wire.caller import Caller
+from vcenter.wire.context import Parts
+from vcenter.wire.sight import check_vm, told
+
+MAX_PRIORITY = 100
+MAX_PLACE = 255
+
+
+async def serve(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> pb.RelocateResponse:
+    command = _read(parts, request, caller)
+    _check(parts, command, caller)
+    if request.plan_only:
+        return _planned(parts, command, caller)
+    operation: Operation = (await parts.ledger.submit(command)).reply
+    return pb.RelocateResponse(operation=to_operation(operation), destination=operation.destination)
+
+
+def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate | RelocateAll:
+    check = Checker()
+    subject = _Subject.read(check, request)
+    if request.destination:
+        check.parse("destination", parse_name, request.destination, "")
+    check.require(not (request.destination and request.near), "near", "not with a destination")
+    check.require(len(request.near) <= MAX_PLACE, "near", f"at most {MAX_PLACE} characters")
+    check.require(
+        abs(request.priority) <= MAX_PRIORITY, "priority", f"-{MAX_PRIORITY}..{MAX_PRIORITY}"
+    )
+    check.require(bool(subject.vm_id) or not request.epoch, "epoch", "of one VM only")
+    check.done()
+    if subject.vm_id:
+        return Relocate(
+            parts.new_id(),
+            subject.vm_id,
+            request.destination,
+            str(caller),
+            epoch=request.epoch,
+            near=request.near,
+            priority=request.priority,
+            limits=parts.limits,
+        )
+    return RelocateAll(
+        parts.new_id(),
+        str(caller),
+        tenant=subject.tenant,
+        name=subject.group,
+        server_id=subject.server_id,
+        where=Where(request.destination, request.near),
+        priority=request.priority,
+        limits=parts.limits,
+    )
+
+
+def _check(parts: Parts, command: Relocate | RelocateAll, caller: Caller) -> None:
+    """A tenant moves what is its own, and pushes nobody else aside."""
+    if isinstance(command, Relocate):
+        check_vm(parts.ledger.table, caller, command.vm_id)
+    elif caller.confined and (command.server_id or command.tenant != caller.tenant):
+        raise Refusal(Reason.FORBIDDEN, f"{caller} may move its own VMs and groups only")
+    if caller.confined and command.priority > 0:
+        raise Refusal(Reason.FORBIDDEN, f"{caller} may not ask for priority")
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    vm_id: str = ""
+    tenant: str = ""
+    group: str = ""
+    server_id: str = ""
+
+    @classmethod
+    def read(cls, check: Checker, request: pb.RelocateRequest) -> _Subject:
+        match request.WhichOneof("subject"):
+            case "group":
+                return cls(
+                    tenant=check.parse("group.tenant", parse_name, request.group.tenant, ""),
+                    group=check.parse("group.group", parse_name, request.group.group, ""),
+                )
+            case "server_id":
+                name = check.parse("server_id", parse_name, request.server_id, "")
+                return cls(server_id=name)
+            case _:
+                return cls(vm_id=check.parse("vm_id", parse_vm_id, request.vm_id, ""))
+
+
+def _planned(parts: Parts, command: Relocate | RelocateAll, caller: Caller) -> pb.RelocateResponse:
+    table = parts.ledger.table
+    if isinstance(command, RelocateAll):
+        plans = command.plan(table, parts.clock.now_ms())
+        return _told(command.where.destination, plans, caller)
+    record = table.must_vm(command.vm_id)
+    where = Where(command.destination, command.near)
+    planned = plan(table, Loads(table), record, where)
+    return _told(planned.destination, [planned], caller)
+
+
+def _told(destination: str, plans: list[Plan], caller: Caller) -> pb.RelocateResponse:
+    return pb.RelocateResponse(
+        destination=destination,
+        objections=[
+            pb.Objection(
+                reason=o.reason.name,
+                message=told(caller, Refusal(o.reason, o.message)).message,
+                server_id=o.server_id,
+                vm_id=o.vm_id,
+            )
+            for each in plans
+            for o in each.objections
+        ],
+        moves=[
+            pb.PlannedMove(
+                vm_id=each.record.vm.vm_id,
+                source=each.record.location.server_id,
+                destination=each.destination,
+            )
+            for each in plans
+            if not each.objections
+        ],
+    )

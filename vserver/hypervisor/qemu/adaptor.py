@@ -1,0 +1,192 @@
+"""`Hypervisor` on QEMU itself. Guests are made by `vserver guest`, and outlive every agent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from common.clock import Clock
+from common.errors import Refusal
+from common.model.operation import HostedState, Progress
+from common.model.server import ServerStatus
+from common.model.vm import VmState
+from vserver.hypervisor.changes import EVERYTHING, Changes
+from vserver.hypervisor.load import Sample, load
+from vserver.hypervisor.metadata import AttachmentRules
+from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+from vserver.hypervisor.qemu import host, launching
+from vserver.hypervisor.qemu.arrivals import Arrivals
+from vserver.hypervisor.qemu.bell import Bell
+from vserver.hypervisor.qemu.departures import Departures
+from vserver.hypervisor.qemu.guests import Guests, refused
+from vserver.hypervisor.qemu.home import Homes
+from vserver.hypervisor.qemu.wire import Address
+
+_log = logging.getLogger(__name__)
+_LOOK_AGAIN = 0.5
+
+
+class QemuHypervisor:
+    """`root`: the directory of guests. `migration_uri`: where this host hears of arrivals, in
+    QEMU's words `qmp+tcp://HOST:PORT`; without it none can arrive."""
+
+    def __init__(
+        self,
+        root: Path,
+        clock: Clock,
+        rules: AttachmentRules | None = None,
+        migration_uri: str = "",
+    ) -> None:
+        self._clock = clock
+        self._homes = Homes(root)
+        self._changes = Changes()
+        self._guests = Guests(self._homes, clock, rules or AttachmentRules(), self._changes.add)
+        address = Address.parse(migration_uri) if migration_uri else None
+        self._arrivals = Arrivals(self._guests, address)
+        self._departures = Departures(self._guests, clock)
+        self._bell = Bell(root, self._changes.add)
+        self._facts: HostFacts | None = None
+        self._sample: Sample | None = None
+        self._lost = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._homes.make()
+        self._bell.open()
+        await self._guests.open()
+        await self._arrivals.open()
+        await self._departures.open()
+        self._keeper = asyncio.create_task(self._keep(), name="guests' directory")
+
+    async def close(self) -> None:
+        self._changes.close()
+        if self._keeper:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        await self._arrivals.close()
+        await self._departures.close()
+        self._bell.close()
+        await self._guests.close()
+
+    async def facts(self) -> HostFacts:
+        """Also without `open`."""
+        if self._facts is None:
+            self._homes.make()
+            kind = await launching.accelerator(self._homes, self._clock)
+            self._facts = await host.facts(kind)
+        return self._facts
+
+    async def list(self) -> Sequence[HostedVm]:
+        with self._noticing():
+            found = await self._guests.list()
+        return [hosted for hosted in found if not self._departures.is_over(hosted.vm.vm_id)]
+
+    async def get(self, vm_id: str) -> HostedVm | None:
+        if self._departures.is_over(vm_id):
+            return None
+        with self._noticing():
+            return await self._guests.get(vm_id)
+
+    def events(self) -> AsyncIterator[str]:
+        return self._changes
+
+    async def usage(self) -> tuple[ServerStatus, Mapping[str, VmUsage]]:
+        pids = self._guests.pids()
+        now = await asyncio.to_thread(host.sample, self._clock.monotonic(), pids)
+        before, self._sample = self._sample, now
+        return load(before, now)
+
+    async def hosted(self, vm_id: str) -> HostedState:
+        if self._departures.is_over(vm_id):
+            return HostedState.ABSENT
+        try:
+            with self._noticing():
+                runs = await self._guests.runs(vm_id)
+        except (Refusal, TimeoutError, OSError) as error:
+            _log.warning("is guest %s here? %s", vm_id, error)
+            return HostedState.UNKNOWN
+        return HostedState.RUNNING if runs else HostedState.ABSENT
+
+    async def shut_down(self, vm_id: str) -> bool:
+        """A QEMU that has ended leaves no word of why."""
+        return False
+
+    async def migrate(
+        self,
+        vm_id: str,
+        destination_uri: str,
+        devices: Mapping[str, str],
+        progress: Callable[[Progress], None],
+    ) -> Copied:
+        return await self._departures.run(vm_id, destination_uri, devices, progress)
+
+    async def abort(self, vm_id: str) -> None:
+        await self._departures.abort(vm_id)
+
+    async def make_way(self, vm_id: str) -> None:
+        await self._departures.buried(vm_id)
+        self._arrivals.expect(vm_id)
+
+    async def resume(self, vm_id: str) -> None:
+        """The mark goes first: what bears it may be discarded, and what has run may not."""
+        watched = await self._guests.watched(vm_id)
+        if watched is None:
+            raise refused(f"there is no running guest {vm_id} here")
+        if watched.home.has("leaving"):
+            raise refused(f"guest {vm_id} is on its way to another host")
+        arrived = watched.migration == "completed" and watched.home.has("incoming")
+        status = "paused" if arrived else await watched.monitor.status()
+        if status == "inmigrate":
+            raise refused("the guest's memory is still arriving")
+        with watched.home.alone():
+            watched.home.unmark("incoming")
+            if status != "running":
+                await watched.monitor.execute("cont")
+
+    async def discard(self, vm_id: str) -> None:
+        if self._departures.is_over(vm_id):
+            return  # clearing it away is under way
+        if await self._arrivals.give_up(vm_id) == "runs":
+            found = await self._guests.get(vm_id)
+            state = found.state if found else VmState.RUNNING
+            raise refused(f"the guest is {state} here; it is not discarded")
+        home = self._homes.of(vm_id)
+        if home.path.exists():
+            await asyncio.to_thread(home.remove)
+        self._changes.add(vm_id)
+
+    def _noticing(self) -> _Noticing:
+        return _Noticing(self._homes, self._lost)
+
+    async def _keep(self) -> None:
+        """While the directory is away nothing is known; when it is back, anything may be new."""
+        while True:
+            await self._lost.wait()
+            while self._lost.is_set():
+                await self._clock.sleep(_LOOK_AGAIN)
+                with suppress(Refusal):
+                    self._homes.check()
+                    self._lost.clear()
+            self._bell.open()
+            self._changes.add(EVERYTHING)
+
+
+class _Noticing:
+    """Whether a refusal came because the directory is away."""
+
+    def __init__(self, homes: Homes, lost: asyncio.Event) -> None:
+        self._homes = homes
+        self._lost = lost
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Refusal):
+            try:
+                self._homes.check()
+            except Refusal:
+                self._lost.set()

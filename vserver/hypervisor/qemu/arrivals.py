@@ -1,0 +1,200 @@
+"""Guests that come here from another host: a QEMU that waits for memory, paused and marked.
+
+Only a guest that this host was told to expect is taken in (`expect`, at the move's first step), so
+that who merely reaches the port can start nothing. The answers to `confirm` and `give_up` decide
+the move's end when the source's agent has lost sight of it, and each is given under the guest's
+lock: `give_up` removes what has not run, and says "runs" of what has; it cannot be both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.errors import Refusal
+from vserver.core.taps import PREFIX
+from vserver.hypervisor.qemu import launching
+from vserver.hypervisor.qemu.command import tap_name
+from vserver.hypervisor.qemu.definition import Definition
+from vserver.hypervisor.qemu.guests import Guests, refused
+from vserver.hypervisor.qemu.home import Home, Launch
+from vserver.hypervisor.qemu.watched import OVER
+from vserver.hypervisor.qemu.wire import LIMIT, Address, Line
+
+_MAX_EXPECTED, _MAX_LINES = 1024, 64
+_ARRIVES_WITHIN = 20.0  # after the source has sent everything
+_log = logging.getLogger(__name__)
+
+
+class Arrivals:
+    def __init__(self, guests: Guests, address: Address | None) -> None:
+        self._guests = guests
+        self._address = address
+        self._expected: dict[str, None] = {}
+        self._server: asyncio.Server | None = None
+        self._lines: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        if self._address is None:
+            return
+        self._server = await asyncio.start_server(
+            self._serve, self._address.host, self._address.port, limit=LIMIT
+        )
+
+    async def close(self) -> None:
+        """Guests that are on their way go on: QEMU itself sees to that."""
+        if self._server:
+            self._server.close()
+        for line in list(self._lines):
+            line.cancel()
+        if self._lines:
+            await asyncio.wait(self._lines)
+
+    def expect(self, vm_id: str) -> None:
+        while len(self._expected) >= _MAX_EXPECTED:
+            del self._expected[next(iter(self._expected))]
+        self._expected[vm_id] = None
+
+    def forget(self, vm_id: str) -> None:
+        self._expected.pop(vm_id, None)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        line = Line(reader, writer)
+        self._lines.add(task)
+        taken: set[str] = set()
+        try:
+            while len(self._lines) <= _MAX_LINES and (question := await line.hear()):
+                await line.say(await self._answer(question, taken))
+        except (OSError, ValueError) as error:
+            _log.warning("a peer's line: %s", error)
+        finally:
+            self._lines.discard(task)
+            line.close()
+            for vm_id in taken:
+                await self._end_if_nothing_comes(vm_id)
+
+    async def _answer(self, question: dict[str, Any], taken: set[str]) -> dict[str, Any]:
+        try:
+            match question:
+                case {"take": launch, "next": after, "devices": devices}:
+                    planned = Launch.model_validate_json(launch)
+                    taken.add(planned.definition.uuid)
+                    following = Definition.model_validate_json(after)
+                    return {"port": await self._take(planned, following, devices)}
+                case {"confirm": vm_id}:
+                    return {"state": await self._confirm(str(vm_id))}
+                case {"give_up": vm_id}:
+                    return {"state": await self.give_up(str(vm_id))}
+            return {"refused": "not a question that this agent knows"}
+        except ValidationError as error:
+            return {"refused": f"not a guest: {error.errors()[0]['msg']}"}
+        except Refusal as error:
+            return {"refused": error.message}
+        except (TimeoutError, OSError, ValueError) as error:
+            return {"refused": str(error) or "it took too long"}
+
+    async def _take(self, source: Launch, after: Definition, devices: dict[str, str]) -> int:
+        """Everything that the destination needs, ready; the port on which QEMU waits."""
+        definition = source.definition
+        vm_id = definition.uuid
+        if vm_id not in self._expected or self._address is None:
+            raise refused(f"guest {vm_id} is not expected here")
+        here = await launching.accelerator(self._guests.homes, self._guests.clock)
+        if here != source.accelerator:
+            raise refused(f"the guest runs by {source.accelerator}, which is not to be had here")
+        planned = source.model_copy(update={"taps": _taps(definition, devices)})
+        home = self._guests.homes.of(vm_id)
+        self._guests.arriving.add(vm_id)
+        try:
+            with home.alone():
+                if await self._guests.runs(vm_id):
+                    raise refused(f"guest {vm_id} runs here already")
+                await asyncio.to_thread(home.mark, "incoming")
+                await asyncio.to_thread(home.define, after)
+                home.unmark("leaving")
+                return await self._started(vm_id, planned)
+        except BaseException:
+            with suppress(TimeoutError):
+                await asyncio.shield(self._undo(home))
+            raise
+        finally:
+            self._guests.arriving.discard(vm_id)
+            self.forget(vm_id)
+
+    async def _undo(self, home: Home) -> None:
+        if home.has("incoming"):
+            await launching.end(home)
+            await asyncio.to_thread(home.remove)
+
+    async def _started(self, vm_id: str, planned: Launch) -> int:
+        assert self._address is not None
+        await launching.run(self._guests.homes.of(vm_id), planned, incoming=True)
+        watched = await self._guests.watched(vm_id)
+        if watched is None:
+            raise refused("QEMU has ended")
+        await launching.unlimit(watched.monitor)
+        events = [{"capability": "events", "state": True}]
+        await watched.monitor.execute("migrate-set-capabilities", capabilities=events)
+        await watched.monitor.execute("migrate-incoming", uri=self._address.memory_uri(0))
+        [socket] = (await watched.monitor.execute("query-migrate"))["socket-address"]
+        self._guests.changed(vm_id)
+        return int(socket["port"])
+
+    async def _confirm(self, vm_id: str) -> str:
+        """`arrived`, `runs` or `absent`; waits while the last of it is being loaded."""
+        home = self._guests.homes.of(vm_id)
+        if not await self._guests.runs(vm_id):
+            return "absent"
+        watched = await self._guests.watched(vm_id)
+        if watched is None:
+            raise TimeoutError("its QEMU does not answer")
+        if not home.has("incoming"):
+            return "runs"
+        if watched.migration != "completed" and await watched.monitor.status() == "inmigrate":
+            async with asyncio.timeout(_ARRIVES_WITHIN):
+                if await watched.migration_in({"completed", OVER}) == OVER:
+                    return "absent"
+        return "arrived"
+
+    async def give_up(self, vm_id: str) -> str:
+        """`absent` when there is no copy of it here any more, `runs` when it has run here."""
+        home = self._guests.homes.of(vm_id)
+        self.forget(vm_id)
+        runs = await self._guests.runs(vm_id)
+        if not home.path.exists():
+            return "runs" if runs else "absent"
+        with home.alone():
+            runs = await self._guests.runs(vm_id)
+            if runs and not home.has("incoming"):
+                return "runs"
+            if runs:
+                await launching.end(home)
+            if home.has("incoming"):
+                await asyncio.to_thread(home.remove)
+        self._guests.changed(vm_id)
+        return "absent"
+
+    async def _end_if_nothing_comes(self, vm_id: str) -> None:
+        """Once memory flows, QEMU ends by itself when it stops coming."""
+        with suppress(Refusal, TimeoutError, OSError):
+            watched = await self._guests.watched(vm_id)
+            if watched is None or not watched.home.has("incoming"):
+                return
+            status = (await watched.monitor.execute("query-migrate")).get("status", "none")
+            if status in ("none", "setup"):
+                watched.process.kill()
+
+
+def _taps(definition: Definition, devices: dict[str, str]) -> dict[str, str]:
+    """Ports are closed by default for devices of this prefix, so no other name will do."""
+    macs = [nic.mac for nic in definition.interface]
+    taps = {mac: devices.get(mac) or tap_name(definition.uuid, mac) for mac in macs}
+    if strange := [tap for tap in taps.values() if not (tap.startswith(PREFIX) and tap.isalnum())]:
+        raise refused(f"no name for a tap here: {strange[0]!r}")
+    return taps

@@ -1,0 +1,213 @@
+"""One copy of a guest to another host, from the source's side.
+
+The source's QEMU stops at a gate before it lets go (`pause-before-switchover`): up to there a copy
+can be called off and the guest runs on. Past it the guest stands still here until one of two things
+is sure. Either the destination's agent has confirmed that everything is there: then this QEMU is
+ended, by a signal that nothing survives, and only then is the copy told as done, so that the ledger
+changes owners while neither side runs. Or the destination has nothing: then it runs on here. While
+neither can be learned it stands still, for nothing is worse than two. The mark `leaving` outlives
+the agent, so that the next one, or a person, knows of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from common.clock import Clock
+from common.errors import Refusal
+from common.model.operation import Progress
+from vserver.hypervisor.port import Copied
+from vserver.hypervisor.qemu.definition import Definition
+from vserver.hypervisor.qemu.guests import refused
+from vserver.hypervisor.qemu.home import Launch
+from vserver.hypervisor.qemu.watched import OVER, Watched
+from vserver.hypervisor.qemu.wire import Address, Line
+from vserver.wake import first_of
+
+_log = logging.getLogger(__name__)
+GATE, DONE = "pre-switchover", "completed"
+_FAILED = frozenset({"failed", "cancelled", OVER})
+_CAPABILITIES = ("events", "pause-before-switchover", "auto-converge")
+_TAKE_PATIENCE, _CONFIRM_PATIENCE, _CANCEL_PATIENCE = 60.0, 30.0, 15.0
+_POLL, _POLL_BACK = 0.1, 0.01
+# QEMU stops the guest as soon as it believes that the rest fits into this time, in ms, by the
+# rounds over its memory: low at first, and giving way to a busy guest.
+_MAX_DOWNTIME_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
+
+
+class Departure:
+    def __init__(
+        self, watched: Watched, destination: str, clock: Clock, progress: Callable[[Progress], None]
+    ) -> None:
+        self.watched = watched
+        self.over = False  # proven: it will never run here again
+        self.ended = asyncio.Event()
+        self._address = Address.parse(destination)
+        self._destination = destination
+        self._clock = clock
+        self._progress = progress
+        self._called_off = False
+        self._limit = 0
+
+    async def run(self, devices: Mapping[str, str]) -> Copied:
+        """Return on proof; raise `Refusal` when the guest runs on here, TimeoutError when nobody
+        can say."""
+        home, monitor = self.watched.home, self.watched.monitor
+        launch = await asyncio.to_thread(home.launch)
+        after = await asyncio.to_thread(home.definition)
+        if launch is None or await monitor.status() != "running":
+            raise refused(f"guest {home.vm_id} does not run here")
+        line = await Line.connect(self._address)
+        try:
+            await asyncio.to_thread(home.mark, "leaving", self._destination)
+            try:
+                await self._transfer(line, launch, after or launch.definition, devices)
+            except BaseException:
+                await asyncio.shield(self._back())
+                raise
+            state = await self._asked(line, "confirm")
+            return await self._decided(state, await self._copied())
+        finally:
+            line.close()
+
+    async def finish(self, *, give_up: bool) -> Copied:
+        """Of a copy that an agent before this one has sent: go forward, or back if that is still
+        possible. Whichever it is, the destination's agent decides it."""
+        try:
+            line = await Line.connect(self._address)
+        except Refusal as error:
+            raise TimeoutError(error.message) from error
+        try:
+            state = await self._asked(line, "give_up" if give_up else "confirm")
+            return await self._decided(state, await self._copied())
+        finally:
+            line.close()
+
+    async def call_off(self) -> None:
+        """It ends soon, unless it is past the gate: then it has ended in a moment anyway."""
+        self._called_off = True
+        if self.watched.migration in ("setup", "active", GATE):
+            with suppress(Refusal, TimeoutError):
+                await self.watched.monitor.execute("migrate_cancel")
+
+    async def _transfer(
+        self, line: Line, launch: Launch, after: Definition, devices: Mapping[str, str]
+    ) -> None:
+        """Until everything is sent; raises while the guest can still run on here."""
+        watched, monitor = self.watched, self.watched.monitor
+        answer = await line.ask(
+            _TAKE_PATIENCE,
+            take=launch.model_dump_json(),
+            next=after.model_dump_json(),
+            devices=dict(devices),
+        )
+        watched.migration = ""
+        capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
+        await monitor.execute("migrate-set-capabilities", capabilities=capabilities)
+        await self._give_way(0)
+        await monitor.execute("migrate", uri=self._address.memory_uri(int(answer["port"])))
+        telling = asyncio.create_task(self._tell())
+        try:
+            reached = await watched.migration_in({GATE, *_FAILED})
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
+        if reached == GATE and not self._called_off:
+            await monitor.execute("migrate-continue", state=GATE)
+            reached = await watched.migration_in({DONE, *_FAILED})
+        if reached != DONE:
+            raise await self._why(reached)
+
+    async def _asked(self, line: Line, verb: str) -> str:
+        """What the destination has. From here on any other answer, or none, proves nothing."""
+        try:
+            answer = await line.ask(_CONFIRM_PATIENCE, **{verb: self.watched.home.vm_id})
+        except Refusal as error:
+            raise TimeoutError(error.message) from error
+        return str(answer.get("state"))
+
+    async def _decided(self, state: str, copied: Copied) -> Copied:
+        if state in ("arrived", "runs"):
+            self.over = True
+            self.watched.process.kill()
+            return copied
+        if state != "absent":
+            raise TimeoutError(f"the destination's agent calls the guest {state}")
+        await self.watched.monitor.execute("cont")
+        self.watched.home.unmark("leaving")
+        raise refused("the destination lost the copy; the guest runs on here")
+
+    async def _back(self) -> None:
+        """The guest runs on here, whatever part of the copy was under way."""
+        watched = self.watched
+        if watched.over:
+            return
+        try:
+            if watched.migration and watched.migration not in _FAILED:
+                await watched.monitor.execute("migrate_cancel")
+                async with asyncio.timeout(_CANCEL_PATIENCE):
+                    if await watched.migration_in({DONE, *_FAILED}) == DONE:
+                        return  # too late: the mark stays, and `finish` will ask
+            while await watched.monitor.status() == "finish-migrate":
+                await self._clock.sleep(_POLL_BACK)
+            watched.home.unmark("leaving")
+        except (Refusal, TimeoutError) as error:
+            _log.warning("guest %s: %s", watched.home.vm_id, error)
+
+    async def _why(self, reached: str) -> Refusal | TimeoutError:
+        if reached == OVER:
+            return refused("the guest's QEMU ended during its copy")
+        if self._called_off:
+            return refused("the copy was called off")
+        said = await self.watched.monitor.execute("query-migrate")
+        return refused(f"the copy {reached}: {said.get('error-desc', 'QEMU does not say why')}")
+
+    async def _tell(self) -> None:
+        while True:
+            with suppress(Refusal, TimeoutError):
+                seen = await self.watched.monitor.execute("query-migrate")
+                if ram := seen.get("ram"):
+                    self._progress(_progress(ram))
+                    await self._give_way(ram.get("dirty-sync-count", 0))
+            await self._clock.sleep(_POLL)
+
+    async def _give_way(self, rounds: int) -> None:
+        limit = next(ms for least, ms in reversed(_MAX_DOWNTIME_MS) if rounds >= least)
+        if limit != self._limit:
+            self._limit = limit
+            await self.watched.monitor.execute("migrate-set-parameters", downtime_limit=limit)
+
+    async def _copied(self) -> Copied:
+        with suppress(Refusal, TimeoutError):
+            seen = await self.watched.monitor.execute("query-migrate")
+            ram = seen.get("ram", {})
+            if ram:
+                self._progress(_progress(ram))
+            return Copied(
+                int(ram.get("transferred", 0)),
+                max(float(seen.get("downtime", 0)), 1.0),  # QEMU counts whole ms, so also less
+                int(ram.get("dirty-sync-count", 0)),
+            )
+        return Copied(0, 0.0, 0)
+
+
+def _progress(ram: Mapping[str, Any]) -> Progress:
+    remaining = int(ram["remaining"])
+    return Progress(
+        bytes_total=int(ram["total"]),
+        bytes_processed=int(ram["total"]) - remaining,
+        bytes_remaining=remaining,
+        bytes_per_second=float(ram.get("mbps", 0.0)) * 1e6 / 8,
+        iteration=int(ram.get("dirty-sync-count", 0)),
+    )
+
+
+async def until_ended(departure: Departure, clock: Clock, again: float) -> None:
+    """Call it off until it has ended: it may just be beginning."""
+    while not departure.ended.is_set():
+        await departure.call_off()
+        await first_of(departure.ended.wait(), clock.sleep(again))
