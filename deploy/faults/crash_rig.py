@@ -131,9 +131,17 @@ class Rig:
     # ---- moves ----
 
     def relocate(self, guest: Guest, to: Host) -> str:
+        """As soon as both agents, which may just have been ended, are attached again."""
+        until("both hosts are attached", self._attached)
         request = signaling_pb2.RelocateRequest(vm_id=guest.spec.uuid, destination=f"h{to.number}")
         reply = self.control.signaling.Relocate(request, timeout=10)
         return reply.operation.operation_id
+
+    def _attached(self) -> bool:
+        servers = self.control.servers()
+        return len(servers) == 2 and all(
+            load.server.liveness == types_pb2.LIVENESS_ATTACHED for load in servers
+        )
 
     def follow(self, operation_id: str) -> Iterator[operations_pb2.Operation]:
         request = operations_pb2.GetOperationRequest(operation_id=operation_id)

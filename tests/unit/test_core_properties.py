@@ -31,7 +31,7 @@ from tests.support.world import HOSTS, VNIS, Guest, Ledger, World
 from vcenter.core import indexes, keys
 from vcenter.core.command import Command
 from vcenter.core.deregister import Deregister
-from vcenter.core.fence import Fence, Settle, suspects
+from vcenter.core.fence import Fence, Settle, is_fenced, suspects
 from vcenter.core.inventory import AssignVm, PutNetwork, PutTenant, SetVmProfile
 from vcenter.core.movement import Cancel, Heard
 from vcenter.core.planning import Where
@@ -140,6 +140,7 @@ class Core(RuleBasedStateMachine):
     def start_by_hand(self, vm: str, host: str) -> None:
         guest = self.world.guests[vm]
         if not guest.runs_on and not guest.landed:
+            self.turn_on(host)
             guest.runs_on.add(host)
 
     @rule(vm=vms)
@@ -150,7 +151,13 @@ class Core(RuleBasedStateMachine):
     def move_by_hand(self, vm: str, host: str) -> None:
         guest = self.world.guests[vm]
         if guest.runs_on:
+            self.turn_on(host)
             guest.runs_on = {host}
+
+    def turn_on(self, host: str) -> None:
+        """What is fenced is off: nothing runs there before its agent is back (docs/fencing.md)."""
+        if is_fenced(self.table, host):
+            self.ledger.commit(AttachServer(self.server(host)))
 
     # ---- hosts hear, act, restart, fall silent ----
 
