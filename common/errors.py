@@ -124,6 +124,19 @@ class Reason(Enum):
         Kind.FAILED_PRECONDITION,
         "It was too long ago: `history_hours` in vcenter.toml says for how long history is kept.",
     )
+    UNKNOWN_DOMAIN = (Kind.NOT_FOUND, "No way leads to this domain: `vctl domain tree`.")
+    DOMAIN_LOOP = (
+        Kind.FAILED_PRECONDITION,
+        "The call has come by here already: two vCenters take each other for the way to a domain.",
+    )
+    DOMAIN_UNREACHABLE = (
+        Kind.UNAVAILABLE,
+        "Its vCenter did not answer; a change may have been made all the same: look, then repeat.",
+    )
+    NOT_PASSED_ON = (
+        Kind.UNIMPLEMENTED,
+        "This call is not passed on to other domains: ask that domain's vCenter itself.",
+    )
     TOO_LARGE = (Kind.INVALID_ARGUMENT, "Over a size limit; the message names it.")
     OVERLOADED = (Kind.RESOURCE_EXHAUSTED, "The queue is full; try again after the delay.")
     STORE_FAILED = (Kind.UNAVAILABLE, "The store took no write; lookups are still answered.")

@@ -14,6 +14,9 @@ import grpc
 from common import tls
 
 IDENTITY_KEY = "vsignal-identity"  # metadata in plain text: who calls, e.g. "vserver/host-1"
+DOMAIN_KEY = "vsignal-domain"  # metadata: the domain that is to carry the call out
+CALLER_KEY = "vsignal-caller"  # from a vCenter that passes a call on: on whose behalf, and
+ASKED_KEY = "vsignal-asked"  # by which domains the call came, the first one first, with commas
 
 MAX_MESSAGE = 4 * 1024 * 1024
 MAX_STREAMS = 1000  # concurrent calls on one connection; more wait in the client
@@ -60,6 +63,11 @@ SERVER_OPTIONS: tuple[Option, ...] = (
 def identity(name: str) -> Metadata:
     """Metadata that says who calls, where no certificate does."""
     return ((IDENTITY_KEY, name),)
+
+
+def addressed(domain: str) -> Metadata:
+    """Metadata that says which domain is to carry a call out."""
+    return ((DOMAIN_KEY, domain),)
 
 
 def is_local(address: str) -> bool:

@@ -27,6 +27,8 @@ from vcenter.core.queue import Limits
 from vcenter.core.view import FreezeLimits
 from vcenter.dispatcher import Dispatcher
 from vcenter.federation.federation import Federation
+from vcenter.federation.homes import Homes
+from vcenter.federation.relay import Relay
 from vcenter.federation.settings import DomainSettings, dial
 from vcenter.feed import RING
 from vcenter.fencing import Fencer
@@ -45,6 +47,7 @@ from vcenter.wire.caller import Callers
 from vcenter.wire.context import Parts
 from vcenter.wire.limits import CallLimits
 from vcenter.wire.server import JoinServer, WireServer
+from vcenter.wire.vouched import Vouched
 
 log = structlog.get_logger()
 TRUST_EVERY_S = 2.0
@@ -113,9 +116,12 @@ class VCenter:
             board=Board(self.ledger.feed),
             answers=Answers(self.ledger.feed, config.domain),
             federation=self.federation,
+            relay=Relay(config.domain, Homes(self.ledger.table, self.federation)),
             clock=clock,
             calls=CallLimits(clock),
-            callers=Callers(config.domain, self.ledger, clock),
+            callers=Callers(
+                config.domain, self.ledger, clock, Vouched(config.domain, config.domains)
+            ),
             bookmark_seconds=config.bookmark_seconds,
             new_id=new_id,
             limits=limits,

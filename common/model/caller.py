@@ -36,13 +36,15 @@ SPELLINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`tenant` or `network`: the caller is confined to what belongs to it. `serial`: of the
-    certificate with which it called; the same caller may have several."""
+    """`tenant` or `network`: the caller is confined to what belongs to it. `via`: the domains that
+    passed its call on, beginning with the one that knows it; empty: it called itself. `serial`: of
+    the certificate with which it called; the same caller may have several."""
 
     role: Role
     name: str
     tenant: str = ""
     network: str = ""
+    via: tuple[str, ...] = ()
     serial: str = field(default="", compare=False)
 
     @property
@@ -51,16 +53,21 @@ class Caller:
 
     def __str__(self) -> str:
         """As logs, operations and the audit log name it."""
+        return f"{self._named} via {', '.join(self.via)}" if self.via else self._named
+
+    @property
+    def _named(self) -> str:
         return f"{'operator' if self.role in OPERATORS else self.role}/{self.name}"
 
     @property
     def path(self) -> str:
-        """All that there is to say; `parse_caller` reads it back."""
+        """All that there is to say of who it is; `parse_caller` reads it back."""
+        named = self._named
         if self.role in OPERATORS:
-            return f"{self}/{self.role}"
+            return f"{named}/{self.role}"
         if self.role is not Role.WATCHER:
-            return str(self)
-        return f"{self}/tenant/{self.tenant}" if self.tenant else f"{self}/network/{self.network}"
+            return named
+        return f"{named}/tenant/{self.tenant}" if self.tenant else f"{named}/network/{self.network}"
 
 
 def parse_caller(said: str) -> Caller:
@@ -74,7 +81,9 @@ def parse_caller(said: str) -> Caller:
         if role in OPERATORS:
             return Caller(role, name)
     elif kind == "watcher" and len(more) == 2 and more[0] in ("tenant", "network"):
-        return Caller(Role.WATCHER, name, **{more[0]: parse_name(more[1])})
+        scope, of_tenant = parse_name(more[1]), more[0] == "tenant"
+        tenant, network = (scope, "") if of_tenant else ("", scope)
+        return Caller(Role.WATCHER, name, tenant=tenant, network=network)
     elif kind == "tenant" and not more:
         return Caller(Role.TENANT, name, tenant=name)
     elif kind in ("vserver", "vcenter") and not more:

@@ -199,6 +199,20 @@ def test_identity_and_environment(center: Center, monkeypatch: pytest.MonkeyPatc
     assert run(["tenant", "list", "--as", "operator/\u00e9"]) == 2
 
 
+def test_a_domain_is_addressed_where_one_is_named(
+    center: Center, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    center.answers["ListTenants"] = lambda *_: inventory_pb2.ListTenantsResponse()
+    assert run(["tenant", "list"]) == 0
+    assert "vsignal-domain" not in center.metadata
+    monkeypatch.setenv("VCTL_DOMAIN", "west")
+    assert run(["tenant", "list"]) == 0
+    assert center.metadata["vsignal-domain"] == "west"
+    assert run(["tenant", "list", "--domain", "east"]) == 0
+    assert center.metadata["vsignal-domain"] == "east"
+    assert run(["tenant", "list", "--domain", "no such"]) == 2
+
+
 def test_names_are_found_or_refused(center: Center, capsys: pytest.CaptureFixture[str]) -> None:
     center.answers["ListVms"] = vms(record(), record(OTHER, name="db"))
     center.answers["GetVm"] = lambda *_: directory_pb2.GetVmResponse(record=record(OTHER))

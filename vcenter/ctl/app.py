@@ -16,6 +16,7 @@ import click
 import grpc
 from rich.console import Console
 
+from common.model.identity import parse_name
 from common.tls import Bundle, TlsSettings
 from vcenter.ctl.client import Client
 from vcenter.ctl.config import default_path, read, settings
@@ -65,6 +66,8 @@ def shared_options() -> list[click.Parameter]:
         SharedOption("--as", "identity", metavar="IDENTITY",
                      help="Call in plain text as operator/NAME[/view|operate|admin] or tenant/ID,"
                      " on the vCenter's machine  [VCTL_IDENTITY]"),
+        SharedOption("--domain", metavar="NAME", help="Have it carried out in this domain, by way"
+                     " of the vCenter  [VCTL_DOMAIN; default: where the VM or vServer is]"),
         SharedOption("-o", "--output", type=click.Choice(FORMATS), metavar="|".join(FORMATS),
                      help="Format on stdout  [default table]"),
         SharedOption("--timeout", type=Seconds(), metavar="DURATION",
@@ -105,6 +108,15 @@ class App:
         return Path(self.given.get("config") or default_path())
 
     @property
+    def domain(self) -> str:
+        """Empty: the one that owns what a command names."""
+        said = self.given.get("domain") or os.environ.get("VCTL_DOMAIN") or ""
+        try:
+            return parse_name(said) if said else ""
+        except ValueError as error:
+            raise click.UsageError(f"--domain: {error}") from None
+
+    @property
     def server(self) -> str:
         return self.connection[0]
 
@@ -112,7 +124,7 @@ class App:
     def client(self) -> Client:
         """Connects at the first call."""
         try:
-            return Client(*self.connection, self.timeout)
+            return Client(*self.connection, self.timeout, self.domain)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 

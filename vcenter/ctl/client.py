@@ -31,10 +31,14 @@ R = TypeVar("R")
 class Client:
     """A vCenter, as one caller sees it. Raises grpc.RpcError."""
 
-    def __init__(self, target: str, who: Bundle | str, timeout: float | None) -> None:
-        """`who`: a certificate; or only what to say, in plain text (ValueError if not local)."""
+    def __init__(
+        self, target: str, who: Bundle | str, timeout: float | None, domain: str = ""
+    ) -> None:
+        """`who`: a certificate; or only what to say, in plain text (ValueError if not local).
+        `domain`: which is to carry everything out, if not the one that owns what is named."""
         self._channel = rpc.blocking_channel(target, None if isinstance(who, str) else who)
-        self._metadata = rpc.identity(who) if isinstance(who, str) else ()
+        said = rpc.identity(who) if isinstance(who, str) else ()
+        self._metadata = (*said, *(rpc.addressed(domain) if domain else ()))
         self._timeout = timeout or CALL_TIMEOUT
         self.signaling = signaling_pb2_grpc.SignalingStub(self._channel)
         self.directory = directory_pb2_grpc.DirectoryStub(self._channel)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from common.codec.checker import Checker
+from common.codec.operation import from_operation
 from common.codec.server import from_server
 from common.codec.vm import from_record
 from common.model.vm import VmKey, VmRecord
@@ -33,6 +34,7 @@ class Copy:
         self.domain = domain
         self._seen = seen
         self.position = 0  # a revision of theirs: from where the watch goes on; 0: from a snapshot
+        self.is_whole = False  # also of a ledger that has nothing yet, at revision 0
         self._shown = self._coming = Feed(Table(), ring=1)
         self._answers = Answers(self._shown, domain)
 
@@ -47,6 +49,7 @@ class Copy:
 
     def begin_anew(self) -> None:
         self.position = 0
+        self.is_whole = False
         self._coming = Feed(Table(), ring=1)
 
     def take(self, event: directory_pb2.WatchEvent) -> None:
@@ -58,6 +61,7 @@ class Copy:
             self._coming.publish(self._coming.table.revision + 1, [change])
         elif kind == "bookmark":
             self.position = event.revision
+            self.is_whole = True
             self._show()
 
     def _change(self, kind: str | None, event: directory_pb2.WatchEvent) -> Change | None:
@@ -71,6 +75,9 @@ class Copy:
         elif kind == "server":
             server = from_server(check, event.server)
             change = Change(keys.server(server.server_id), server)
+        elif kind == "operation":
+            operation = from_operation(check, event.operation)
+            change = Change(keys.operation(operation.operation_id), operation)
         if check.violations:
             problems = [f"{v.field}: {v.description}" for v in check.violations]
             log.warning("not understood", domain=self.domain, kind=kind, problems=problems)

@@ -14,6 +14,7 @@ from common.pb.vsignal.v1 import federation_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core import indexes
 from vcenter.core.duplicate import Held
+from vcenter.core.table import Table
 from vcenter.federation.asked import Asked
 from vcenter.federation.duplicates import Duplicates
 from vcenter.federation.followed import Followed
@@ -50,6 +51,10 @@ class Federation:
     @property
     def neighbours(self) -> Sequence[Neighbour]:
         return [*self._asked, *self._followed]
+
+    def copies(self) -> Iterable[tuple[str, Table]]:
+        """Of each domain that is followed, its name and what is known of its ledger."""
+        return ((followed.name, followed.copy.table) for followed in self._followed)
 
     async def run(self) -> None:
         """Until it is cancelled."""

@@ -85,7 +85,7 @@ class Followed(Neighbour):
             self.lost("its changes were missed: it is read again")
             return
         self.copy.take(event)
-        if self.copy.position:
+        if self.copy.is_whole:
             self.heard()
 
     def find(self, key: VmKey, caller: Caller) -> signaling_pb2.LookupResult | None:

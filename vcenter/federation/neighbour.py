@@ -61,6 +61,11 @@ class Neighbour:
     def is_current(self) -> bool:
         return self._state == pb.DOMAIN_STATE_CURRENT
 
+    @property
+    def is_right(self) -> bool:
+        """Not known to be another than the one it is configured as."""
+        return self._state != pb.DOMAIN_STATE_REFUSED
+
     def heard(self) -> None:
         if not self.is_current:
             log.info("heard of", domain=self.name, address=self.address)

@@ -12,15 +12,27 @@ from common.config import Section
 from common.model.identity import parse_name
 from common.tls import TlsSettings
 
+Vouching = Literal["nobody", "tenant", "view", "operate", "admin"]
+
 
 class DomainSettings(Section):
     """A `child`'s or a `peer`'s ledger is followed; a `parent` is asked. `tls`: the certificate
-    that the other domain's CA has given us, and that CA; without, plain text on this machine."""
+    that the other domain's CA has given us, and that CA; without, plain text on this machine.
+
+    `vouches`: on whose behalf it may pass calls on to us: tenants and their watchers, and operators
+    up to this role. Unless it is given, a parent's admins are admins here, and nobody else's
+    callers are anybody.
+    """
 
     name: str
     address: str
     relation: Literal["child", "peer", "parent"]
     tls: TlsSettings | None = None
+    vouches: Vouching | None = None
+
+    @property
+    def vouching(self) -> Vouching:
+        return self.vouches or ("admin" if self.relation == "parent" else "nobody")
 
     @field_validator("name")
     @classmethod

@@ -25,6 +25,7 @@ from common.rpc import IDENTITY_KEY
 from vcenter.core.enrolment import has_another, refuse_if_revoked
 from vcenter.feed import Committed
 from vcenter.ledger import Ledger
+from vcenter.wire.vouched import Vouched
 
 __all__ = ["OPERATORS", "Caller", "Callers", "Context", "Role"]
 
@@ -54,8 +55,9 @@ class Cut:
 class Callers:
     """What a connection's certificate said is kept, so that each call costs a look-up only."""
 
-    def __init__(self, domain: str, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, domain: str, ledger: Ledger, clock: Clock, vouched: Vouched) -> None:
         self._domain = domain
+        self._vouched = vouched
         self._table = ledger.table
         self._clock = clock
         self._streams: dict[str, set[tuple[Certified, Cut]]] = {}  # by serial number
@@ -63,7 +65,14 @@ class Callers:
 
     def of(self, context: Context) -> Caller:
         """Raises `Refusal(UNIDENTIFIED)`, or REVOKED. What the body says of the caller is never
-        asked (I9)."""
+        asked (I9). A vCenter may call on behalf of another caller (`vouched`)."""
+        known = self._connected(context)
+        if known.role is not Role.VCENTER:
+            return known
+        return self._vouched.caller(known, dict(context.invocation_metadata() or ()))
+
+    def _connected(self, context: Context) -> Caller:
+        """Whose connection it is."""
         holder = self._holder(context)
         if holder is None:
             return _in_plain_text(context)

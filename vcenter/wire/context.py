@@ -11,6 +11,7 @@ from vcenter.board import Board
 from vcenter.ca.issuer import Issuer
 from vcenter.core.queue import Limits
 from vcenter.federation.federation import Federation
+from vcenter.federation.relay import Relay
 from vcenter.ledger import Ledger
 from vcenter.monitor import Monitor
 from vcenter.sessions import Sessions
@@ -30,6 +31,7 @@ class Parts:
     board: Board
     answers: Answers
     federation: Federation
+    relay: Relay
     clock: Clock
     callers: Callers
     calls: CallLimits
@@ -52,3 +54,4 @@ class Servicer:
         self.table = parts.ledger.table
         self.audit = parts.ledger.audit
         self.limits = parts.calls
+        self.relay = parts.relay

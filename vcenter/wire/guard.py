@@ -20,6 +20,7 @@ from common.errors import Reason, Refusal
 from common.model.caller import Caller
 from common.status import refusal_to_status
 from vcenter.audit import Audit, Origin, origin
+from vcenter.federation.relay import Relay
 from vcenter.wire.caller import Callers, Context, Cut
 from vcenter.wire.limits import CallLimits
 from vcenter.wire.rules import CHANGING, authorize
@@ -38,6 +39,7 @@ class Service(Protocol):
     callers: Callers
     audit: Audit
     limits: CallLimits
+    relay: Relay
 
 
 def _admit(servicer: Service, name: str, context: Context) -> Caller:
@@ -85,7 +87,8 @@ async def _each_well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., Awaitable[T]]:
-    """`handler(self, request, caller)`, or `(self, request_iterator, caller)`."""
+    """`handler(self, request, caller)`, or `(self, request_iterator, caller)`; or the vCenter of
+    another domain, where the call is for that."""
 
     @functools.wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> T:
@@ -95,7 +98,13 @@ def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., 
             caller = _admit(self, handler.__name__, context)
             self.limits.enter(caller)
             entered = True
-            return await handler(self, _well_formed(request), caller)
+            request = _well_formed(request)
+            method = f"{self.service}/{handler.__name__}"
+            passage = await self.relay.passage(method, request, caller, context)
+            if passage is not None:
+                answer: T = await passage.ask(request)
+                return answer
+            return await handler(self, request, caller)
         except Exception as error:
             await _refuse(self, request, context, handler.__name__, error, caller)
             raise AssertionError("abort returns never") from error
@@ -137,7 +146,13 @@ def streaming(
             self.limits.enter(caller)
             entered = True
             with self.callers.stream(context) as cut:
-                replies = handler(self, _well_formed(request), caller)
+                request = _well_formed(request)
+                method = f"{self.service}/{handler.__name__}"
+                passage = await self.relay.passage(method, request, caller, context)
+                if passage is not None:
+                    replies = passage.follow(request)
+                else:
+                    replies = handler(self, request, caller)
                 async for reply in replies:
                     yield reply
         except asyncio.CancelledError:

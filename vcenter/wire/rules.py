@@ -80,7 +80,10 @@ _NOBODY: frozenset[Role] = frozenset()
 
 
 def authorize(method: str, caller: Caller) -> None:
-    """Raises `Refusal(FORBIDDEN)`. `method` is `Service/Method`, as on the wire."""
+    """Raises `Refusal(FORBIDDEN)`. `method` is `Service/Method`, as on the wire. Whoever is vouched
+    for by another domain gets no certificates of ours: they would outlast that word."""
+    if caller.via and method.startswith("Enrolment/"):
+        raise Refusal(Reason.FORBIDDEN, f"{caller} may not call {method} from another domain")
     if caller.role not in RULES.get(method, _NOBODY):
         raise Refusal(Reason.FORBIDDEN, f"{caller} ({caller.role}) may not call {method}")
 
