@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.model.server import Server, ServerStatus, VmStatus
+from vcenter.core.forecast import Gauge
 from vcenter.core.loads import Loads
 from vcenter.core.view import View
 
@@ -41,6 +42,11 @@ class Monitor:
 
     def vm(self, server_id: str, vm_id: str) -> VmStatus | None:
         return self._vms.get(server_id, {}).get(vm_id)
+
+    def gauge(self, server_id: str, vm_id: str) -> Gauge:
+        """What a move of the VM is predicted from."""
+        seen = self.vm(server_id, vm_id)
+        return Gauge(seen.memory_used_mib, seen.dirty_bytes_per_second) if seen else Gauge()
 
     def overloaded(self, view: View, server: Server) -> bool:
         """Promised more than it has, or busy beyond 90 % at its last report."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from common.codec.checker import Checker
-from common.codec.enums import HOSTED_STATE, MOVE_STEP, PHASE
+from common.codec.enums import BASIS, HOSTED_STATE, MOVE_STEP, PHASE
 from common.codec.times import from_timestamp, to_timestamp
 from common.model.identity import parse_vm_id
 from common.model.operation import (
+    Basis,
     Failure,
     HostedState,
     MoveOutcome,
     Operation,
     PhaseTime,
+    Prediction,
     Progress,
     Receipt,
     Standing,
@@ -47,6 +49,8 @@ def to_operation(
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
+    if operation.predicted is not None:
+        wire.predicted.CopyFrom(to_prediction(operation.predicted))
     if operation.failure is not None:
         wire.failure.CopyFrom(to_failure(operation.failure))
     if progress is not None:
@@ -102,6 +106,7 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         priority=wire.priority,
         subject=wire.subject,
         near=wire.near,
+        predicted=_from_prediction(check, wire.predicted) if wire.HasField("predicted") else None,
         revision=wire.revision,
     )
 
@@ -124,6 +129,8 @@ def to_receipt(receipt: Receipt) -> pb.Receipt:
         policy_hash_before=receipt.policy_hash_before,
         policy_hash_after=receipt.policy_hash_after,
         blackout_ms=receipt.blackout_ms,
+        bytes_per_second=receipt.bytes_per_second,
+        dirty_bytes_per_second=receipt.dirty_bytes_per_second,
     )
 
 
@@ -137,6 +144,31 @@ def _from_receipt(wire: pb.Receipt) -> Receipt:
         policy_hash_before=wire.policy_hash_before,
         policy_hash_after=wire.policy_hash_after,
         blackout_ms=wire.blackout_ms if wire.HasField("blackout_ms") else None,
+        bytes_per_second=wire.bytes_per_second,
+        dirty_bytes_per_second=wire.dirty_bytes_per_second,
+    )
+
+
+def to_prediction(prediction: Prediction) -> pb.Prediction:
+    return pb.Prediction(
+        total_ms=prediction.total_ms,
+        downtime_ms=prediction.downtime_ms,
+        bytes_per_second=prediction.bytes_per_second,
+        dirty_bytes_per_second=prediction.dirty_bytes_per_second,
+        sampled_bytes_per_second=prediction.sampled,
+        basis=BASIS.to(prediction.basis),
+    )
+
+
+def _from_prediction(check: Checker, wire: pb.Prediction) -> Prediction:
+    sampled = wire.HasField("sampled_bytes_per_second")
+    return Prediction(
+        total_ms=wire.total_ms,
+        downtime_ms=wire.downtime_ms,
+        bytes_per_second=wire.bytes_per_second,
+        dirty_bytes_per_second=wire.dirty_bytes_per_second,
+        sampled=wire.sampled_bytes_per_second if sampled else None,
+        basis=BASIS.read(check, "basis", wire.basis, Basis.ASSUMED),
     )
 
 
@@ -173,6 +205,8 @@ def to_outcome(outcome: MoveOutcome) -> session_pb2.MoveOutcome:
         downtime_ms=outcome.downtime_ms,
         bytes=outcome.bytes,
         iterations=outcome.iterations,
+        bytes_per_second=outcome.bytes_per_second,
+        dirty_bytes_per_second=outcome.dirty_bytes_per_second,
     )
 
 
@@ -189,4 +223,6 @@ def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
         downtime_ms=wire.downtime_ms,
         bytes=wire.bytes,
         iterations=wire.iterations,
+        bytes_per_second=wire.bytes_per_second,
+        dirty_bytes_per_second=wire.dirty_bytes_per_second,
     )

@@ -26,6 +26,7 @@ from common.pb.vsignal.v1 import signaling_pb2
 from common.pb.vsignal.v1 import types_pb2 as pb
 
 MAX_VNIS = 64
+MAX_RATE = 1e15  # bytes a second
 
 
 def to_server(server: Server) -> pb.Server:
@@ -201,6 +202,7 @@ def to_vm_status(status: VmStatus) -> signaling_pb2.VmStatus:
         memory_used_mib=status.memory_used_mib,
         applied_hash=status.applied_hash,
         port_problem=status.port_problem,
+        dirty_bytes_per_second=status.dirty_bytes_per_second,
     )
 
 
@@ -216,4 +218,14 @@ def from_vm_status(check: Checker, wire: signaling_pb2.VmStatus) -> VmStatus:
         memory_used_mib=wire.memory_used_mib,
         applied_hash=wire.applied_hash[:64],
         port_problem=wire.port_problem[:500],
+        dirty_bytes_per_second=_rate(check, wire),
     )
+
+
+def _rate(check: Checker, wire: signaling_pb2.VmStatus) -> float | None:
+    """Predictions are made of it, which must stay numbers."""
+    if not wire.HasField("dirty_bytes_per_second"):
+        return None
+    rate = wire.dirty_bytes_per_second
+    check.require(0 <= rate <= MAX_RATE, "dirty_bytes_per_second", f"0..{MAX_RATE:g}")
+    return rate

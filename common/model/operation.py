@@ -76,6 +76,29 @@ class Receipt:
     policy_hash_before: str = ""
     policy_hash_after: str = ""
     blackout_ms: float | None = None
+    bytes_per_second: float = 0.0
+    dirty_bytes_per_second: float = 0.0
+
+
+class Basis(StrEnum):
+    """What a prediction rests on; see `vcenter.core.forecast`."""
+
+    ASSUMED = "assumed"
+    MEASURED = "measured"
+    ALIKE = "alike"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was expected of a move when it was asked for; as in `Receipt`. `sampled`: bytes that the
+    guest wrote in a second, by its hypervisor's sampling before the move; None: not known."""
+
+    total_ms: float
+    downtime_ms: float
+    bytes_per_second: float
+    dirty_bytes_per_second: float
+    sampled: float | None = None
+    basis: Basis = Basis.ASSUMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +131,7 @@ class Operation:
     priority: int = 0
     subject: str = ""
     near: str = ""
+    predicted: Prediction | None = None
     revision: int = 0
 
     @property
@@ -153,3 +177,5 @@ class MoveOutcome:
     downtime_ms: float = 0.0
     bytes: int = 0
     iterations: int = 0
+    bytes_per_second: float = 0.0
+    dirty_bytes_per_second: float = 0.0

@@ -115,7 +115,8 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class VmStatus:
-    """A VM at its host's last report. `applied_hash` "" means that its ports are closed."""
+    """A VM at its host's last report. `applied_hash` "" means that its ports are closed;
+    `dirty_bytes_per_second` None, that nobody has looked how fast its guest writes."""
 
     vm_id: str
     epoch: int
@@ -124,3 +125,4 @@ class VmStatus:
     memory_used_mib: int = 0
     applied_hash: str = ""
     port_problem: str = ""
+    dirty_bytes_per_second: float | None = None

@@ -13,6 +13,7 @@ from functools import partial
 
 import libvirt
 
+from common.pb.vsignal.v1 import operations_pb2
 from deploy.bench.entry import Entry, compared
 from deploy.demo.control import Control, connected, until
 from deploy.demo.real import RealStage
@@ -31,7 +32,7 @@ class Runs:
     times_ms: list[float] = field(default_factory=list)
     blackouts_ms: list[float] = field(default_factory=list)
 
-    def measure(self, probe: Probe, move: Callable[[], None]) -> None:
+    def measure(self, probe: Probe, move: Callable[[], object]) -> None:
         pings = probe.ping_every(WEB.ip, 10.0)
         time.sleep(0.3)
         started = time.perf_counter()
@@ -58,23 +59,31 @@ def _plain() -> Iterator[tuple[Callable[[], None], Probe]]:
 
 
 @contextmanager
-def product(hypervisor: str = "libvirt") -> Iterator[tuple[Callable[[], None], Probe]]:
-    """Ours: ledger, policy, forwarding, receipt and all."""
+def staged(hypervisor: str) -> Iterator[tuple[RealStage, Control]]:
+    """Ours: ledger, policy, forwarding, receipt and all; two guests run."""
     with ExitStack() as stack:
         stage = RealStage(fresh_run_id(), hypervisor)
         stack.callback(stage.down)
         stage.up()
         control = stack.enter_context(connected(stage.target, stage.operator))
         _populate(stage, control)
+        yield stage, control
 
-        def move() -> None:
-            found = control.vm(WEB.vm_id)
-            here = found.record.location.server_id if found else ""
-            done = control.move(WEB.vm_id, "h2" if here == "h1" else "h1")
-            if done.failure.reason:
-                raise RuntimeError(f"the move failed: {done.failure.message}")
 
-        yield move, stage.probe(WEB.vni, PROBE_ADDRESS, host=3)
+def to_and_fro(control: Control) -> operations_pb2.Operation:
+    """The guest moves to the one of h1 and h2 where it is not; what came of it."""
+    found = control.vm(WEB.vm_id)
+    here = found.record.location.server_id if found else ""
+    done = control.move(WEB.vm_id, "h2" if here == "h1" else "h1")
+    if done.failure.reason:
+        raise RuntimeError(f"the move failed: {done.failure.message}")
+    return done
+
+
+@contextmanager
+def product(hypervisor: str = "libvirt") -> Iterator[tuple[Callable[[], object], Probe]]:
+    with staged(hypervisor) as (stage, control):
+        yield partial(to_and_fro, control), stage.probe(WEB.vni, PROBE_ADDRESS, host=3)
 
 
 def _populate(stage: RealStage, control: Control) -> None:

@@ -58,6 +58,16 @@ def arriving_at(server_id: str) -> Tag:
     return ("arriving", server_id)
 
 
+def moved(vm_id: str) -> Tag:
+    """Moves of the VM that succeeded."""
+    return ("moved", vm_id)
+
+
+def went(source: str, destination: str) -> Tag:
+    """Moves that succeeded on the way between two vServers, in one direction."""
+    return ("went", source, destination)
+
+
 def lost(vm_id: str) -> Tag:
     """Moves that have lost the VM."""
     return ("lost", vm_id)
@@ -119,6 +129,9 @@ def _operation_tags(operation: Operation) -> Iterator[Tag]:
         yield parts_of(operation.parent)
     if operation.phase is Phase.LOST_NEEDS_FENCE:
         yield lost(operation.vm_id)
+    if operation.phase is Phase.SUCCEEDED and operation.vm_id:
+        yield moved(operation.vm_id)
+        yield went(operation.source, operation.destination)
     if operation.phase.final:
         return
     yield ACTIVE

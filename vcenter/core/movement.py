@@ -276,6 +276,8 @@ def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms
         downtime_ms=outcome.downtime_ms,
         bytes=outcome.bytes,
         iterations=outcome.iterations,
+        bytes_per_second=outcome.bytes_per_second,
+        dirty_bytes_per_second=outcome.dirty_bytes_per_second,
         policy_hash_before=outcome.policy_hash,
     )
     location = Location(operation.destination, VmState.INCOMING, epoch)

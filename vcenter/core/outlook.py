@@ -6,12 +6,11 @@ from heapq import heapify, heappop, heappush
 
 from common.model.operation import FENCE, Operation, Phase, Standing
 from vcenter.core import indexes
+from vcenter.core.forecast import Forecasts
 from vcenter.core.loads import Loads
 from vcenter.core.queue import Busy, Limits, hindrances, queued
 from vcenter.core.view import View
 
-BYTES_PER_SECOND = 110e6  # a gigabit link, where nothing has been measured
-OVERHEAD_MS = 1_500  # to prepare, to switch and to settle
 HORIZON = 200  # turns that are played; what comes later has no estimate
 
 
@@ -81,7 +80,8 @@ def _end(view: View, move: Operation, now_ms: int) -> int:
 
 
 def expected_ms(view: View, move: Operation) -> int:
-    """How long the move should take from its turn on."""
+    """How long the move should take from its turn on, as it was predicted when it was asked for."""
     record = view.vm(move.vm_id)
-    size = record.vm.resources.memory_mib << 20 if record is not None else 0
-    return OVERHEAD_MS + int(size / BYTES_PER_SECOND * 1000)
+    if move.predicted is not None:
+        return int(move.predicted.total_ms)
+    return int(Forecasts(view).of(record, move.destination).total_ms) if record is not None else 0

@@ -7,14 +7,15 @@ It becomes the operation's parts, which hold those promises while they wait for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from common.errors import Reason, Refusal
 from common.model.operation import Operation, Phase, PhaseTime
 from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.command import Decision
+from vcenter.core.forecast import Forecasts, Gauge
 from vcenter.core.ids import derived_id
 from vcenter.core.loads import Loads
 from vcenter.core.overlay import Overlay
@@ -29,7 +30,8 @@ SHOWN = 20  # objections in the text of a refusal; a plan shows all
 
 @dataclass(frozen=True, slots=True)
 class Relocate:
-    """Starts a move of one VM, or queues it. `epoch` 0: whatever it is now."""
+    """Starts a move of one VM, or queues it. `epoch` 0: whatever it is now. `gauges`: what hosts
+    reported of VMs last, by vm_id; it is predicted from that what will come of the move."""
 
     operation_id: str
     vm_id: str
@@ -39,6 +41,11 @@ class Relocate:
     near: str = ""
     priority: int = 0
     limits: Limits = Limits()
+    gauges: Mapping[str, Gauge] = field(default_factory=dict)
+
+    def records(self, view: View) -> Iterable[VmRecord]:
+        """What is to be moved."""
+        return (view.must_vm(self.vm_id),)
 
     def decide(self, view: View, now_ms: int) -> Decision:
         record = view.must_vm(self.vm_id)
@@ -52,6 +59,7 @@ class Relocate:
         if chosen.objections:
             raise _refused(chosen.objections)
         move = _queued(chosen, self.operation_id, self.requested_by, self.priority, now_ms)
+        move = replace(move, predicted=Forecasts(view, self.gauges).of(record, chosen.destination))
         return _accepted(view, (_put(move),), self.limits, now_ms, self.operation_id)
 
 
@@ -70,6 +78,7 @@ class RelocateAll:
     where: Where = Where()
     priority: int = 0
     limits: Limits = Limits()
+    gauges: Mapping[str, Gauge] = field(default_factory=dict)
 
     def decide(self, view: View, now_ms: int) -> Decision:
         overlay = Overlay(view)
@@ -79,7 +88,11 @@ class RelocateAll:
         found = tuple(o for each in plans for o in each.objections)
         if found:
             raise _refused(found)
-        changes += [_put(self._parent(now_ms)), *(_put(self._part(p, now_ms)) for p in plans)]
+        forecasts = Forecasts(view, self.gauges)
+        changes.append(_put(self._parent(now_ms)))
+        for each in plans:
+            predicted = forecasts.of(each.record, each.destination)
+            changes.append(_put(replace(self._part(each, now_ms), predicted=predicted)))
         return _accepted(view, changes, self.limits, now_ms, self.operation_id)
 
     def plan(self, view: View, now_ms: int) -> list[Plan]:
@@ -92,7 +105,7 @@ class RelocateAll:
         """The big ones first: they are the hardest to place."""
         loads, plans = Loads(overlay), []
         records = sorted(
-            self._records(overlay), key=lambda r: (-r.vm.resources.memory_mib, r.vm.vm_id)
+            self.records(overlay), key=lambda r: (-r.vm.resources.memory_mib, r.vm.vm_id)
         )
         for record in records:
             planned = plan(overlay, loads, record, self.where)
@@ -104,7 +117,7 @@ class RelocateAll:
                 overlay.add((_put(self._part(planned, now_ms)),))
         return plans
 
-    def _records(self, view: View) -> Iterator[VmRecord]:
+    def records(self, view: View) -> Iterator[VmRecord]:
         """What is leaving a vServer already is left to its move."""
         if not self.server_id:
             yield from view.all(VmRecord, indexes.in_group(self.tenant, self.name))

@@ -16,7 +16,7 @@ from vcenter.ctl.commands import Command
 from vcenter.ctl.failure import Exit, Failure, advice
 from vcenter.ctl.follow import finish, follow
 from vcenter.ctl.keys import find_vm_id
-from vcenter.ctl.movement import receipt
+from vcenter.ctl.movement import expected, receipt
 from vcenter.ctl.output import Pairs
 from vcenter.ctl.words import or_none
 
@@ -135,6 +135,8 @@ def _plan_pairs(answer: signaling_pb2.RelocateResponse) -> Pairs:
         yield "VMs to move", str(len(answer.moves))
     for move in answer.moves:
         yield "Move", f"{move.vm_id} {move.source} -> {move.destination}"
+        if move.HasField("predicted"):
+            yield "Expected", expected(move.predicted)
     if not answer.moves:
         yield "Destination", or_none(answer.destination)
     for objection in answer.objections:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from common.pb.vsignal.v1 import operations_pb2
 from vcenter.ctl.output import Column, Pairs
-from vcenter.ctl.words import listed, moment, or_none, short, size, span, word
+from vcenter.ctl.words import enum_word, listed, moment, or_none, short, size, span, word
 
 Operation = operations_pb2.Operation
 
@@ -108,22 +108,48 @@ def _outlook(op: Operation) -> Pairs:
 def _of_a_move(op: Operation) -> Pairs:
     yield "Epoch", f"{op.epoch_before} -> {op.epoch_after}" if op.epoch_after else "unchanged"
     yield "Phases", phases(op)
+    if op.HasField("predicted"):
+        yield "Expected", expected(op.predicted)
     if not op.done and progress(op):
         yield "Copied so far", progress(op)
     if op.HasField("receipt"):
-        yield from _figures(op.receipt)
+        yield from _figures(op.receipt, op.predicted)
 
 
-def _figures(done: operations_pb2.Receipt) -> Pairs:
-    yield "Total", span(done.total_ms)
-    yield "Downtime", f"{span(done.downtime_ms)}, as the hypervisor measured it"
+def expected(predicted: operations_pb2.Prediction) -> str:
+    """`1.20 s, of it 45 ms standing still; measured: …`."""
+    enum = predicted.DESCRIPTOR.fields_by_name["basis"].enum_type
+    ground = _GROUNDS.get(predicted.basis) or enum_word(enum, predicted.basis)
+    text = f"{span(predicted.total_ms)}, standing still for {span(predicted.downtime_ms)}"
+    return f"{text} ({ground})"
+
+
+_GROUNDS = {
+    operations_pb2.BASIS_ASSUMED: "assumed: nothing was measured on this way",
+    operations_pb2.BASIS_MEASURED: "from how fast it writes, and what this way has carried",
+    operations_pb2.BASIS_ALIKE: "as its last moves on this way went",
+}
+
+
+def _figures(done: operations_pb2.Receipt, predicted: operations_pb2.Prediction) -> Pairs:
+    yield "Total", span(done.total_ms) + _against(done.total_ms, predicted.total_ms)
+    still = f"{span(done.downtime_ms)}, as the hypervisor measured it"
+    yield "Downtime", still + _against(done.downtime_ms, predicted.downtime_ms)
     yield "Switch", span(done.switch_ms)
     seen = done.HasField("blackout_ms")
     yield "Blackout", span(done.blackout_ms) if seen else "not measured"
-    yield "Copied", f"{size(done.bytes)} in {done.iterations} iterations"
+    speed = f", {size(done.bytes_per_second)}/s" if done.bytes_per_second else ""
+    yield "Copied", f"{size(done.bytes)} in {done.iterations} iterations{speed}"
+    if done.bytes_per_second:
+        yield "Written meanwhile", f"{size(done.dirty_bytes_per_second)}/s"
     before, after = done.policy_hash_before, done.policy_hash_after
     same = "the same before and after" if before == after else f"CHANGED, was {short(before)}"
     yield "Policy", f"{short(after)}, {same}"
+
+
+def _against(happened: float, predicted: float) -> str:
+    """What happened beside what was expected of it, as a factor."""
+    return f"; {happened / predicted:.2f} of what was expected" if happened and predicted else ""
 
 
 COLUMNS: list[Column[Operation]] = [

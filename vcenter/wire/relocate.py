@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.codec.checker import Checker
-from common.codec.operation import to_operation
+from common.codec.operation import to_operation, to_prediction
 from common.errors import Reason, Refusal
 from common.model.identity import parse_name, parse_vm_id
 from common.model.operation import Operation
 from common.pb.vsignal.v1 import signaling_pb2 as pb
+from vcenter.core.forecast import Forecasts
 from vcenter.core.loads import Loads
 from vcenter.core.planning import Plan, Where, plan
 from vcenter.core.relocate import Relocate, RelocateAll
@@ -24,6 +25,7 @@ MAX_PLACE = 255
 async def serve(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> pb.RelocateResponse:
     command = _read(parts, request, caller)
     _check(parts, command, caller)
+    command = _gauged(parts, command)
     if request.plan_only:
         return _planned(parts, command, caller)
     operation: Operation = (await parts.ledger.submit(command)).reply
@@ -65,6 +67,15 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
     )
 
 
+def _gauged(parts: Parts, command: Relocate | RelocateAll) -> Relocate | RelocateAll:
+    """With what is reported now, so that deciding it again gives the same."""
+    gauges = {
+        record.vm.vm_id: parts.monitor.gauge(record.location.server_id, record.vm.vm_id)
+        for record in command.records(parts.ledger.table)
+    }
+    return replace(command, gauges=gauges)
+
+
 def _check(parts: Parts, command: Relocate | RelocateAll, caller: Caller) -> None:
     """A tenant moves what is its own, and pushes nobody else aside."""
     if isinstance(command, Relocate):
@@ -99,16 +110,19 @@ class _Subject:
 
 def _planned(parts: Parts, command: Relocate | RelocateAll, caller: Caller) -> pb.RelocateResponse:
     table = parts.ledger.table
+    forecasts = Forecasts(table, command.gauges)
     if isinstance(command, RelocateAll):
         plans = command.plan(table, parts.clock.now_ms())
-        return _told(command.where.destination, plans, caller)
+        return _told(command.where.destination, plans, forecasts, caller)
     record = table.must_vm(command.vm_id)
     where = Where(command.destination, command.near)
     planned = plan(table, Loads(table), record, where)
-    return _told(planned.destination, [planned], caller)
+    return _told(planned.destination, [planned], forecasts, caller)
 
 
-def _told(destination: str, plans: list[Plan], caller: Caller) -> pb.RelocateResponse:
+def _told(
+    destination: str, plans: list[Plan], forecasts: Forecasts, caller: Caller
+) -> pb.RelocateResponse:
     return pb.RelocateResponse(
         destination=destination,
         objections=[
@@ -126,6 +140,7 @@ def _told(destination: str, plans: list[Plan], caller: Caller) -> pb.RelocateRes
                 vm_id=each.record.vm.vm_id,
                 source=each.record.location.server_id,
                 destination=each.destination,
+                predicted=to_prediction(forecasts.of(each.record, each.destination)),
             )
             for each in plans
             if not each.objections

@@ -34,6 +34,7 @@ def vm_status(
         memory_used_mib=usage.memory_used_mib,
         applied_hash=_applied(hosted, wanted, observed),
         port_problem=_problem(hosted, problems, refused),
+        dirty_bytes_per_second=usage.dirty_bytes_per_second,
     )
 
 

@@ -53,19 +53,29 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class VmUsage:
-    """`cpu_percent` of one CPU, since the last call of `usage()`."""
+    """`cpu_percent` of one CPU, since the last call of `usage()`. `dirty_bytes_per_second`: memory
+    that the guest wrote in one second, sampled not long ago; None where nobody has looked."""
 
     cpu_percent: float
     memory_used_mib: int
+    dirty_bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A finished copy, in the hypervisor's own figures."""
+    """A finished copy, in the hypervisor's own figures; rates are 0 where it does not give them."""
 
     bytes: int
     downtime_ms: float
     iterations: int
+    bytes_per_second: float = 0.0
+    dirty_bytes_per_second: float = 0.0
+
+
+def writing(passed: int, memory: int, sent: int, bytes_per_second: float) -> float:
+    """How fast a guest wrote during its copy: what of `passed` (bytes of pages looked at, however
+    often) was more than its `memory`, over the time that `sent` bytes took."""
+    return max(passed - memory, 0) * bytes_per_second / sent if sent else 0.0
 
 
 class Hypervisor(Protocol):

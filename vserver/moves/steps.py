@@ -40,6 +40,8 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         downtime_ms=found.copied.downtime_ms,
         bytes=found.copied.bytes,
         iterations=found.copied.iterations,
+        bytes_per_second=found.copied.bytes_per_second,
+        dirty_bytes_per_second=found.copied.dirty_bytes_per_second,
     )
 
 

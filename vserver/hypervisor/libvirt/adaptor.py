@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
@@ -11,13 +12,14 @@ from common.model.operation import HostedState, Progress
 from common.model.server import ServerStatus
 from vserver.hypervisor import acceleration
 from vserver.hypervisor.changes import Changes
-from vserver.hypervisor.libvirt import changing, domains, host
+from vserver.hypervisor.libvirt import changing, domains, host, writing
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copies import Copies
 from vserver.hypervisor.libvirt.subscription import What
 from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
 from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+from vserver.hypervisor.sampling import READY_AFTER, Sampling
 
 _log = logging.getLogger(__name__)
 _FACTS_PATIENCE, _DISCARD_PATIENCE = 120.0, 60.0
@@ -44,12 +46,18 @@ class LibvirtHypervisor:
         self._copies = Copies(self._connection, clock, self._changes.add, encrypt)
         self._facts: HostFacts | None = None
         self._sample: Sample | None = None
+        self._sampling = Sampling(clock, self._running, self._writing)
+        self._sampler: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         await self._connection.open()
+        self._sampler = asyncio.create_task(self._sampling.run(), name="how fast guests write")
 
     async def close(self) -> None:
         self._changes.close()
+        if self._sampler:
+            self._sampler.cancel()
+            await asyncio.wait({self._sampler})
         await self._copies.close()
         await self._connection.close()
 
@@ -78,7 +86,17 @@ class LibvirtHypervisor:
         at = self._clock.monotonic()
         now = await self._connection.call(lambda conn: host.sample(conn, at))
         before, self._sample = self._sample, now
-        return load(before, now)
+        status, usage = load(before, now)
+        return status, self._sampling.noted(usage)
+
+    async def _running(self) -> Sequence[str]:
+        return await self._connection.call(domains.running)
+
+    async def _writing(self, vm_id: str) -> float | None:
+        if not await self._connection.call(lambda conn: writing.begin(conn, vm_id)):
+            return None
+        await self._clock.sleep(READY_AFTER)
+        return await self._connection.call(lambda conn: writing.seen(conn, vm_id))
 
     async def hosted(self, vm_id: str) -> HostedState:
         """While libvirt still buries what a copy left, it does not answer, and we have proof."""

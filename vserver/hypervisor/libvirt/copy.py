@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
@@ -17,7 +18,7 @@ from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copy_plan import CopyPlan, max_downtime_ms
 from vserver.hypervisor.libvirt.source_process import SourceProcess
 from vserver.hypervisor.libvirt.waiting import first, seen
-from vserver.hypervisor.port import Copied
+from vserver.hypervisor.port import Copied, writing
 
 _POLL = 0.1
 _ASK_AGAIN = 0.2
@@ -121,7 +122,13 @@ class Copy:
             iteration=stats.get("memory_iteration", 0),
         )
         downtime = float(stats.get("downtime", 0)) if self.switching.is_set() else 0.0
-        self._copied = Copied(progress.bytes_processed, downtime, progress.iteration)
+        self._copied = Copied(
+            progress.bytes_processed,
+            downtime,
+            progress.iteration,
+            progress.bytes_per_second,
+            _writing(stats, progress),
+        )
         self._progress(progress)
         await self._give_way(progress.iteration)
 
@@ -132,3 +139,10 @@ class Copy:
             await self._connection.call(
                 lambda conn: conn.lookupByUUIDString(self.vm_id).migrateSetMaxDowntime(limit)
             )
+
+
+def _writing(stats: Mapping[str, Any], progress: Progress) -> float:
+    pages = stats.get("memory_normal", 0) + stats.get("memory_constant", 0)
+    passed = pages * stats.get("memory_page_size", 0)
+    memory = stats.get("memory_total", 0)
+    return writing(passed, memory, progress.bytes_processed, progress.bytes_per_second)

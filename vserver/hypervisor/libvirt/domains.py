@@ -32,6 +32,12 @@ def read_all(conn: Any, rules: AttachmentRules) -> Sequence[HostedVm]:
     return [hosted for hosted in found if hosted is not None]
 
 
+def running(conn: Any) -> list[str]:
+    """The vm_ids of those whose guest is not paused."""
+    found = conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING)
+    return [domain.UUIDString() for domain in found]
+
+
 def read_one(conn: Any, vm_id: str, rules: AttachmentRules) -> HostedVm | None:
     domain = find(conn, vm_id)
     return None if domain is None else read(domain, rules)

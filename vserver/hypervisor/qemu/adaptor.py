@@ -24,6 +24,8 @@ from vserver.hypervisor.qemu.departures import Departures
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.home import Homes
 from vserver.hypervisor.qemu.wire import Address
+from vserver.hypervisor.qemu.writing import writing
+from vserver.hypervisor.sampling import Sampling
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.5
@@ -51,7 +53,8 @@ class QemuHypervisor:
         self._facts: HostFacts | None = None
         self._sample: Sample | None = None
         self._lost = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._sampling = Sampling(clock, self._running, self._writing)
+        self._keepers: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         self._homes.make()
@@ -59,13 +62,17 @@ class QemuHypervisor:
         await self._guests.open()
         await self._arrivals.open()
         await self._departures.open()
-        self._keeper = asyncio.create_task(self._keep(), name="guests' directory")
+        self._keepers = [
+            asyncio.create_task(self._keep(), name="guests' directory"),
+            asyncio.create_task(self._sampling.run(), name="how fast guests write"),
+        ]
 
     async def close(self) -> None:
         self._changes.close()
-        if self._keeper:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        for keeper in self._keepers:
+            keeper.cancel()
+        if self._keepers:
+            await asyncio.wait(self._keepers)
         await self._arrivals.close()
         await self._departures.close()
         self._bell.close()
@@ -97,7 +104,15 @@ class QemuHypervisor:
         pids = self._guests.pids()
         now = await asyncio.to_thread(host.sample, self._clock.monotonic(), pids)
         before, self._sample = self._sample, now
-        return load(before, now)
+        status, usage = load(before, now)
+        return status, self._sampling.noted(usage)
+
+    async def _running(self) -> Sequence[str]:
+        return tuple(self._guests.pids())
+
+    async def _writing(self, vm_id: str) -> float | None:
+        watched = await self._guests.watched(vm_id)
+        return await writing(watched, self._clock) if watched else None
 
     async def hosted(self, vm_id: str) -> HostedState:
         if self._departures.is_over(vm_id):

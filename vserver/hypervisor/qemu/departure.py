@@ -20,7 +20,7 @@ from typing import Any
 from common.clock import Clock
 from common.errors import Refusal
 from common.model.operation import Progress
-from vserver.hypervisor.port import Copied
+from vserver.hypervisor.port import Copied, writing
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import refused
 from vserver.hypervisor.qemu.home import Launch
@@ -184,15 +184,22 @@ class Departure:
     async def _copied(self) -> Copied:
         with suppress(Refusal, TimeoutError):
             seen = await self.watched.monitor.execute("query-migrate")
-            ram = seen.get("ram", {})
-            if ram:
+            if ram := seen.get("ram", {}):
                 self._progress(_progress(ram))
-            return Copied(
-                int(ram.get("transferred", 0)),
-                max(float(seen.get("downtime", 0)), 1.0),  # QEMU counts whole ms, so also less
-                int(ram.get("dirty-sync-count", 0)),
-            )
+            return _copied(seen, ram)
         return Copied(0, 0.0, 0)
+
+
+def _copied(seen: Mapping[str, Any], ram: Mapping[str, Any]) -> Copied:
+    sent, speed = int(ram.get("transferred", 0)), float(ram.get("mbps", 0.0)) * 1e6 / 8
+    passed = (ram.get("normal", 0) + ram.get("duplicate", 0)) * ram.get("page-size", 0)
+    return Copied(
+        sent,
+        max(float(seen.get("downtime", 0)), 1.0),  # QEMU counts whole ms, so also less
+        int(ram.get("dirty-sync-count", 0)),
+        speed,
+        writing(passed, ram.get("total", 0), sent, speed),
+    )
 
 
 def _progress(ram: Mapping[str, Any]) -> Progress:

@@ -26,15 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/operations.proto\x12\nvsignal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\tPhaseTime\x12 \n\x05phase\x18\x01 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12.\n\nentered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x01\"~\n\x08Progress\x12\x13\n\x0b\x62ytes_total\x18\x01 \x01(\x04\x12\x17\n\x0f\x62ytes_processed\x18\x02 \x01(\x04\x12\x17\n\x0f\x62ytes_remaining\x18\x03 \x01(\x04\x12\x18\n\x10\x62ytes_per_second\x18\x04 \x01(\x01\x12\x11\n\titeration\x18\x05 \x01(\r\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc7\x01\n\x07Receipt\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x11\n\tswitch_ms\x18\x03 \x01(\x01\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x12\n\niterations\x18\x05 \x01(\r\x12\x1a\n\x12policy_hash_before\x18\x06 \x01(\t\x12\x19\n\x11policy_hash_after\x18\x07 \x01(\t\x12\x18\n\x0b\x62lackout_ms\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_blackout_ms\"\xaf\x05\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05vm_id\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12 \n\x05phase\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x08 \x01(\x08\x12\x14\n\x0crequested_by\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06phases\x18\x0c \x03(\x0b\x32\x15.vsignal.v1.PhaseTime\x12\x14\n\x0c\x65poch_before\x18\r \x01(\x04\x12\x13\n\x0b\x65poch_after\x18\x0e \x01(\x04\x12$\n\x07\x66\x61ilure\x18\x0f \x01(\x0b\x32\x13.vsignal.v1.Failure\x12$\n\x07receipt\x18\x10 \x01(\x0b\x32\x13.vsignal.v1.Receipt\x12&\n\x08progress\x18\x11 \x01(\x0b\x32\x14.vsignal.v1.Progress\x12\x10\n\x08revision\x18\x12 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x13 \x03(\t\x12\x0e\n\x06parent\x18\x14 \x01(\t\x12\x10\n\x08priority\x18\x15 \x01(\x11\x12\x0f\n\x07subject\x18\x16 \x01(\t\x12\x11\n\twaits_for\x18\x17 \x03(\t\x12\x30\n\x0c\x65xpected_end\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05parts\x18\x19 \x01(\x0b\x32\x11.vsignal.v1.Parts\x12\x0c\n\x04near\x18\x1a \x01(\t\"8\n\x05Parts\x12\r\n\x05total\x18\x01 \x01(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\r\x12\x11\n\tsucceeded\x18\x03 \x01(\r\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"r\n\x15ListOperationsRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x63tive_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0e\n\x06parent\x18\x05 \x01(\t\"n\n\x16ListOperationsResponse\x12)\n\noperations\x18\x01 \x03(\x0b\x32\x15.vsignal.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"X\n\x14WaitOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"/\n\x0c\x46\x65nceRequest\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0c\n\x04word\x18\x02 \x01(\t\"1\n\rSettleRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\"D\n\x0eSettleResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04*\x95\x02\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x11\n\rPHASE_COPYING\x10\x02\x12\x13\n\x0fPHASE_SWITCHING\x10\x03\x12\x12\n\x0ePHASE_SETTLING\x10\x04\x12\x13\n\x0fPHASE_SUCCEEDED\x10\x05\x12\x12\n\x0ePHASE_ABORTING\x10\x06\x12\x10\n\x0cPHASE_FAILED\x10\x07\x12\x13\n\x0fPHASE_CANCELLED\x10\x08\x12\x1a\n\x16PHASE_LOST_NEEDS_FENCE\x10\t\x12\x10\n\x0cPHASE_QUEUED\x10\n\x12\x11\n\rPHASE_FENCING\x10\x0c\x12\x13\n\x0fPHASE_UNDER_WAY\x10\x0b\x32\xdf\x03\n\nOperations\x12=\n\x03Get\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation\x12M\n\x04List\x12!.vsignal.v1.ListOperationsRequest\x1a\".vsignal.v1.ListOperationsResponse\x12?\n\x04Wait\x12 .vsignal.v1.WaitOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x42\n\x06\x46ollow\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation0\x01\x12\x43\n\x06\x43\x61ncel\x12\".vsignal.v1.CancelOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x38\n\x05\x46\x65nce\x12\x18.vsignal.v1.FenceRequest\x1a\x15.vsignal.v1.Operation\x12?\n\x06Settle\x12\x19.vsignal.v1.SettleRequest\x1a\x1a.vsignal.v1.SettleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/operations.proto\x12\nvsignal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\tPhaseTime\x12 \n\x05phase\x18\x01 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12.\n\nentered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x01\"~\n\x08Progress\x12\x13\n\x0b\x62ytes_total\x18\x01 \x01(\x04\x12\x17\n\x0f\x62ytes_processed\x18\x02 \x01(\x04\x12\x17\n\x0f\x62ytes_remaining\x18\x03 \x01(\x04\x12\x18\n\x10\x62ytes_per_second\x18\x04 \x01(\x01\x12\x11\n\titeration\x18\x05 \x01(\r\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x02\n\x07Receipt\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x11\n\tswitch_ms\x18\x03 \x01(\x01\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x12\n\niterations\x18\x05 \x01(\r\x12\x1a\n\x12policy_hash_before\x18\x06 \x01(\t\x12\x19\n\x11policy_hash_after\x18\x07 \x01(\t\x12\x18\n\x0b\x62lackout_ms\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x62ytes_per_second\x18\t \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\n \x01(\x01\x42\x0e\n\x0c_blackout_ms\"\xd3\x01\n\nPrediction\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x03 \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\x04 \x01(\x01\x12%\n\x18sampled_bytes_per_second\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12 \n\x05\x62\x61sis\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.BasisB\x1b\n\x19_sampled_bytes_per_second\"\xda\x05\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05vm_id\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12 \n\x05phase\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x08 \x01(\x08\x12\x14\n\x0crequested_by\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06phases\x18\x0c \x03(\x0b\x32\x15.vsignal.v1.PhaseTime\x12\x14\n\x0c\x65poch_before\x18\r \x01(\x04\x12\x13\n\x0b\x65poch_after\x18\x0e \x01(\x04\x12$\n\x07\x66\x61ilure\x18\x0f \x01(\x0b\x32\x13.vsignal.v1.Failure\x12$\n\x07receipt\x18\x10 \x01(\x0b\x32\x13.vsignal.v1.Receipt\x12&\n\x08progress\x18\x11 \x01(\x0b\x32\x14.vsignal.v1.Progress\x12\x10\n\x08revision\x18\x12 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x13 \x03(\t\x12\x0e\n\x06parent\x18\x14 \x01(\t\x12\x10\n\x08priority\x18\x15 \x01(\x11\x12\x0f\n\x07subject\x18\x16 \x01(\t\x12\x11\n\twaits_for\x18\x17 \x03(\t\x12\x30\n\x0c\x65xpected_end\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05parts\x18\x19 \x01(\x0b\x32\x11.vsignal.v1.Parts\x12\x0c\n\x04near\x18\x1a \x01(\t\x12)\n\tpredicted\x18\x1e \x01(\x0b\x32\x16.vsignal.v1.Prediction\"8\n\x05Parts\x12\r\n\x05total\x18\x01 \x01(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\r\x12\x11\n\tsucceeded\x18\x03 \x01(\r\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"r\n\x15ListOperationsRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x63tive_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0e\n\x06parent\x18\x05 \x01(\t\"n\n\x16ListOperationsResponse\x12)\n\noperations\x18\x01 \x03(\x0b\x32\x15.vsignal.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"X\n\x14WaitOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"/\n\x0c\x46\x65nceRequest\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0c\n\x04word\x18\x02 \x01(\t\"1\n\rSettleRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\"D\n\x0eSettleResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04*\x95\x02\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x11\n\rPHASE_COPYING\x10\x02\x12\x13\n\x0fPHASE_SWITCHING\x10\x03\x12\x12\n\x0ePHASE_SETTLING\x10\x04\x12\x13\n\x0fPHASE_SUCCEEDED\x10\x05\x12\x12\n\x0ePHASE_ABORTING\x10\x06\x12\x10\n\x0cPHASE_FAILED\x10\x07\x12\x13\n\x0fPHASE_CANCELLED\x10\x08\x12\x1a\n\x16PHASE_LOST_NEEDS_FENCE\x10\t\x12\x10\n\x0cPHASE_QUEUED\x10\n\x12\x11\n\rPHASE_FENCING\x10\x0c\x12\x13\n\x0fPHASE_UNDER_WAY\x10\x0b*V\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x11\n\rBASIS_ASSUMED\x10\x01\x12\x12\n\x0e\x42\x41SIS_MEASURED\x10\x02\x12\x0f\n\x0b\x42\x41SIS_ALIKE\x10\x03\x32\xdf\x03\n\nOperations\x12=\n\x03Get\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation\x12M\n\x04List\x12!.vsignal.v1.ListOperationsRequest\x1a\".vsignal.v1.ListOperationsResponse\x12?\n\x04Wait\x12 .vsignal.v1.WaitOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x42\n\x06\x46ollow\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation0\x01\x12\x43\n\x06\x43\x61ncel\x12\".vsignal.v1.CancelOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x38\n\x05\x46\x65nce\x12\x18.vsignal.v1.FenceRequest\x1a\x15.vsignal.v1.Operation\x12?\n\x06Settle\x12\x19.vsignal.v1.SettleRequest\x1a\x1a.vsignal.v1.SettleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PHASE']._serialized_start=1928
-  _globals['_PHASE']._serialized_end=2205
+  _globals['_PHASE']._serialized_start=2243
+  _globals['_PHASE']._serialized_end=2520
+  _globals['_BASIS']._serialized_start=2522
+  _globals['_BASIS']._serialized_end=2608
   _globals['_PHASETIME']._serialized_start=108
   _globals['_PHASETIME']._serialized_end=222
   _globals['_PROGRESS']._serialized_start=224
@@ -42,27 +44,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILURE']._serialized_start=352
   _globals['_FAILURE']._serialized_end=394
   _globals['_RECEIPT']._serialized_start=397
-  _globals['_RECEIPT']._serialized_end=596
-  _globals['_OPERATION']._serialized_start=599
-  _globals['_OPERATION']._serialized_end=1286
-  _globals['_PARTS']._serialized_start=1288
-  _globals['_PARTS']._serialized_end=1344
-  _globals['_GETOPERATIONREQUEST']._serialized_start=1346
-  _globals['_GETOPERATIONREQUEST']._serialized_end=1389
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1391
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1505
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1507
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1617
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=1619
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=1707
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=1709
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=1755
-  _globals['_FENCEREQUEST']._serialized_start=1757
-  _globals['_FENCEREQUEST']._serialized_end=1804
-  _globals['_SETTLEREQUEST']._serialized_start=1806
-  _globals['_SETTLEREQUEST']._serialized_end=1855
-  _globals['_SETTLERESPONSE']._serialized_start=1857
-  _globals['_SETTLERESPONSE']._serialized_end=1925
-  _globals['_OPERATIONS']._serialized_start=2208
-  _globals['_OPERATIONS']._serialized_end=2687
+  _globals['_RECEIPT']._serialized_end=654
+  _globals['_PREDICTION']._serialized_start=657
+  _globals['_PREDICTION']._serialized_end=868
+  _globals['_OPERATION']._serialized_start=871
+  _globals['_OPERATION']._serialized_end=1601
+  _globals['_PARTS']._serialized_start=1603
+  _globals['_PARTS']._serialized_end=1659
+  _globals['_GETOPERATIONREQUEST']._serialized_start=1661
+  _globals['_GETOPERATIONREQUEST']._serialized_end=1704
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1706
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1820
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1822
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1932
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=1934
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=2022
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2024
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2070
+  _globals['_FENCEREQUEST']._serialized_start=2072
+  _globals['_FENCEREQUEST']._serialized_end=2119
+  _globals['_SETTLEREQUEST']._serialized_start=2121
+  _globals['_SETTLEREQUEST']._serialized_end=2170
+  _globals['_SETTLERESPONSE']._serialized_start=2172
+  _globals['_SETTLERESPONSE']._serialized_end=2240
+  _globals['_OPERATIONS']._serialized_start=2611
+  _globals['_OPERATIONS']._serialized_end=3090
 # @@protoc_insertion_point(module_scope)

@@ -83,6 +83,31 @@ PHASE_UNDER_WAY: Phase.ValueType  # 11
 """of an operation with parts: not all of them have ended"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
+class _Basis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Basis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BASIS_UNSPECIFIED: _Basis.ValueType  # 0
+    BASIS_ASSUMED: _Basis.ValueType  # 1
+    """nothing has been measured on this way yet"""
+    BASIS_MEASURED: _Basis.ValueType  # 2
+    """how fast the guest writes, and how fast this way has carried memory"""
+    BASIS_ALIKE: _Basis.ValueType  # 3
+    """earlier moves of this VM between these hosts, while it wrote as much as now"""
+
+class Basis(_Basis, metaclass=_BasisEnumTypeWrapper): ...
+
+BASIS_UNSPECIFIED: Basis.ValueType  # 0
+BASIS_ASSUMED: Basis.ValueType  # 1
+"""nothing has been measured on this way yet"""
+BASIS_MEASURED: Basis.ValueType  # 2
+"""how fast the guest writes, and how fast this way has carried memory"""
+BASIS_ALIKE: Basis.ValueType  # 3
+"""earlier moves of this VM between these hosts, while it wrote as much as now"""
+Global___Basis: _TypeAlias = Basis  # noqa: Y015
+
 @_typing.final
 class PhaseTime(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -180,6 +205,8 @@ class Receipt(_message.Message):
     POLICY_HASH_BEFORE_FIELD_NUMBER: _builtins.int
     POLICY_HASH_AFTER_FIELD_NUMBER: _builtins.int
     BLACKOUT_MS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     total_ms: _builtins.float
     """from the move's turn to the destination running"""
     downtime_ms: _builtins.float
@@ -195,6 +222,10 @@ class Receipt(_message.Message):
     """in force at the destination, read back"""
     blackout_ms: _builtins.float
     """seen on the network, where it was measured"""
+    bytes_per_second: _builtins.float
+    """at which memory travelled"""
+    dirty_bytes_per_second: _builtins.float
+    """at which the guest wrote memory meanwhile, so that it had to travel again"""
     def __init__(
         self,
         *,
@@ -206,16 +237,59 @@ class Receipt(_message.Message):
         policy_hash_before: _builtins.str = ...,
         policy_hash_after: _builtins.str = ...,
         blackout_ms: _builtins.float | None = ...,
+        bytes_per_second: _builtins.float = ...,
+        dirty_bytes_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms", "bytes", b"bytes", "downtime_ms", b"downtime_ms", "iterations", b"iterations", "policy_hash_after", b"policy_hash_after", "policy_hash_before", b"policy_hash_before", "switch_ms", b"switch_ms", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms", "bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "iterations", b"iterations", "policy_hash_after", b"policy_hash_after", "policy_hash_before", b"policy_hash_before", "switch_ms", b"switch_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blackout_ms: _TypeAlias = _typing.Literal["blackout_ms"]  # noqa: Y015
     _WhichOneofArgType__blackout_ms: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blackout_ms) -> _WhichOneofReturnType__blackout_ms | None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class Prediction(_message.Message):
+    """What was expected of a move when it was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_MS_FIELD_NUMBER: _builtins.int
+    DOWNTIME_MS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SAMPLED_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    total_ms: _builtins.float
+    """from the move's turn to the destination running"""
+    downtime_ms: _builtins.float
+    """as the hypervisor measures it"""
+    bytes_per_second: _builtins.float
+    dirty_bytes_per_second: _builtins.float
+    sampled_bytes_per_second: _builtins.float
+    """written in a second, by the hypervisor's sampling before the move"""
+    basis: Global___Basis.ValueType
+    def __init__(
+        self,
+        *,
+        total_ms: _builtins.float = ...,
+        downtime_ms: _builtins.float = ...,
+        bytes_per_second: _builtins.float = ...,
+        dirty_bytes_per_second: _builtins.float = ...,
+        sampled_bytes_per_second: _builtins.float | None = ...,
+        basis: Global___Basis.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second", "sampled_bytes_per_second", b"sampled_bytes_per_second"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second", "basis", b"basis", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "sampled_bytes_per_second", b"sampled_bytes_per_second", "total_ms", b"total_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sampled_bytes_per_second: _TypeAlias = _typing.Literal["sampled_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__sampled_bytes_per_second: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sampled_bytes_per_second) -> _WhichOneofReturnType__sampled_bytes_per_second | None: ...
+
+Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):
@@ -247,6 +321,7 @@ class Operation(_message.Message):
     EXPECTED_END_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     NEAR_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
@@ -300,6 +375,10 @@ class Operation(_message.Message):
     def parts(self) -> Global___Parts:
         """output only; of an operation with parts"""
 
+    @_builtins.property
+    def predicted(self) -> Global___Prediction:
+        """of a move"""
+
     def __init__(
         self,
         *,
@@ -329,10 +408,11 @@ class Operation(_message.Message):
         expected_end: _timestamp_pb2.Timestamp | None = ...,
         parts: Global___Parts | None = ...,
         near: _builtins.str = ...,
+        predicted: Global___Prediction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "kind", b"kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "kind", b"kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,19 +28,19 @@ from common.pb.vsignal.v1 import signaling_pb2 as vsignal_dot_v1_dot_signaling__
 from common.pb.vsignal.v1 import types_pb2 as vsignal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vsignal/v1/session.proto\x12\nvsignal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"\xa1\x01\n\x05Hello\x12\"\n\x06server\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Server\x12\x17\n\x0fresume_revision\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1f\n\x03vms\x18\x04 \x03(\x0b\x32\x12.vsignal.v1.HeldVm\x12)\n\x08networks\x18\x05 \x03(\x0b\x32\x17.vsignal.v1.HeldNetwork\"\'\n\x06HeldVm\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"*\n\x0bHeldNetwork\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"\x15\n\x06Resync\x12\x0b\n\x03vni\x18\x01 \x01(\r\"O\n\x06\x41nswer\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.vsignal.v1.HostedState\"\x8c\x02\n\x0bMoveOutcome\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\"\n\x04step\x18\x04 \x01(\x0e\x32\x14.vsignal.v1.MoveStep\x12\n\n\x02ok\x18\x05 \x01(\x08\x12$\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x13.vsignal.v1.Failure\x12\x13\n\x0bpolicy_hash\x18\x07 \x01(\t\x12\x13\n\x0b\x64owntime_ms\x18\x08 \x01(\x01\x12\r\n\x05\x62ytes\x18\t \x01(\x04\x12\x12\n\niterations\x18\n \x01(\r\x12&\n\x05truth\x18\x0b \x01(\x0e\x32\x17.vsignal.v1.HostedState\"L\n\x0cMoveProgress\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12&\n\x08progress\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.Progress\"\x90\x02\n\x0c\x41gentMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.vsignal.v1.HelloH\x00\x12+\n\x06report\x18\x02 \x01(\x0b\x32\x19.vsignal.v1.ReportRequestH\x00\x12$\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x12.vsignal.v1.AnswerH\x00\x12*\n\x07outcome\x18\x04 \x01(\x0b\x32\x17.vsignal.v1.MoveOutcomeH\x00\x12,\n\x08progress\x18\x05 \x01(\x0b\x32\x18.vsignal.v1.MoveProgressH\x00\x12$\n\x06resync\x18\x06 \x01(\x0b\x32\x12.vsignal.v1.ResyncH\x00\x42\t\n\x07message\"f\n\x07Welcome\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07resumes\x18\x04 \x01(\x08\"\x9b\x01\n\tMoveOrder\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\"\n\x04step\x18\x02 \x01(\x0e\x32\x14.vsignal.v1.MoveStep\x12\x13\n\x0bpeer_server\x18\x03 \x01(\t\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x1a\n\x12peer_migration_uri\x18\x05 \x01(\t\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\"\xf2\x01\n\x08WantedVm\x12\x1a\n\x02vm\x18\x01 \x01(\x0b\x32\x0e.vsignal.v1.Vm\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05owned\x18\x03 \x01(\x08\x12$\n\x07profile\x18\x04 \x01(\x0b\x32\x13.vsignal.v1.Profile\x12\x14\n\x0cprofile_hash\x18\x05 \x01(\t\x12$\n\x05ports\x18\x06 \x01(\x0e\x32\x15.vsignal.v1.PortState\x12\x15\n\rclosed_reason\x18\x07 \x01(\t\x12#\n\x04move\x18\x08 \x01(\x0b\x32\x15.vsignal.v1.MoveOrder\x12\x0e\n\x06\x64igest\x18\t \x01(\x06\"\xd8\x01\n\rWantedNetwork\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x33\n\x08\x66orwards\x18\x03 \x03(\x0b\x32!.vsignal.v1.WantedNetwork.Forward\x12\x16\n\x0evtep_addresses\x18\x04 \x03(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x06\x12\x0c\n\x04more\x18\x07 \x01(\r\x1a,\n\x07\x46orward\x12\x0b\n\x03mac\x18\x01 \x01(\t\x12\x14\n\x0cvtep_address\x18\x02 \x01(\t\"\xc2\x01\n\rNetworkChange\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\x06\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x06\x12\x33\n\x08\x66orwards\x18\x05 \x03(\x0b\x32!.vsignal.v1.WantedNetwork.Forward\x12\x11\n\tmacs_gone\x18\x06 \x03(\t\x12\x16\n\x0evtep_addresses\x18\x07 \x03(\t\x12\x12\n\nvteps_gone\x18\x08 \x03(\t\"$\n\x03\x41sk\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\"\x1a\n\x06Synced\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\xba\x02\n\rCenterMessage\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.vsignal.v1.WelcomeH\x00\x12\"\n\x02vm\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.WantedVmH\x00\x12\x11\n\x07vm_gone\x18\x03 \x01(\tH\x00\x12,\n\x07network\x18\x04 \x01(\x0b\x32\x19.vsignal.v1.WantedNetworkH\x00\x12\x16\n\x0cnetwork_gone\x18\x05 \x01(\rH\x00\x12\x1e\n\x03\x61sk\x18\x06 \x01(\x0b\x32\x0f.vsignal.v1.AskH\x00\x12$\n\x06synced\x18\x07 \x01(\x0b\x32\x12.vsignal.v1.SyncedH\x00\x12\x33\n\x0enetwork_change\x18\x08 \x01(\x0b\x32\x19.vsignal.v1.NetworkChangeH\x00\x42\t\n\x07message*\x93\x01\n\x0bHostedState\x12\x1c\n\x18HOSTED_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13HOSTED_STATE_ABSENT\x10\x01\x12\x18\n\x14HOSTED_STATE_RUNNING\x10\x02\x12\x18\n\x14HOSTED_STATE_UNKNOWN\x10\x03\x12\x19\n\x15HOSTED_STATE_SHUT_OFF\x10\x04*\x8f\x01\n\x08MoveStep\x12\x19\n\x15MOVE_STEP_UNSPECIFIED\x10\x00\x12\x15\n\x11MOVE_STEP_PREPARE\x10\x01\x12\x12\n\x0eMOVE_STEP_COPY\x10\x02\x12\x13\n\x0fMOVE_STEP_START\x10\x03\x12\x13\n\x0fMOVE_STEP_CLEAN\x10\x04\x12\x13\n\x0fMOVE_STEP_ABORT\x10\x05*S\n\tPortState\x12\x1a\n\x16PORT_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11PORT_STATE_CLOSED\x10\x01\x12\x13\n\x0fPORT_STATE_OPEN\x10\x02\x32L\n\x07Session\x12\x41\n\x06\x41ttach\x12\x18.vsignal.v1.AgentMessage\x1a\x19.vsignal.v1.CenterMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vsignal/v1/session.proto\x12\nvsignal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"\xa1\x01\n\x05Hello\x12\"\n\x06server\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Server\x12\x17\n\x0fresume_revision\x18\x02 \x01(\x04\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1f\n\x03vms\x18\x04 \x03(\x0b\x32\x12.vsignal.v1.HeldVm\x12)\n\x08networks\x18\x05 \x03(\x0b\x32\x17.vsignal.v1.HeldNetwork\"\'\n\x06HeldVm\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"*\n\x0bHeldNetwork\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"\x15\n\x06Resync\x12\x0b\n\x03vni\x18\x01 \x01(\r\"O\n\x06\x41nswer\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.vsignal.v1.HostedState\"\xc6\x02\n\x0bMoveOutcome\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\"\n\x04step\x18\x04 \x01(\x0e\x32\x14.vsignal.v1.MoveStep\x12\n\n\x02ok\x18\x05 \x01(\x08\x12$\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x13.vsignal.v1.Failure\x12\x13\n\x0bpolicy_hash\x18\x07 \x01(\t\x12\x13\n\x0b\x64owntime_ms\x18\x08 \x01(\x01\x12\r\n\x05\x62ytes\x18\t \x01(\x04\x12\x12\n\niterations\x18\n \x01(\r\x12&\n\x05truth\x18\x0b \x01(\x0e\x32\x17.vsignal.v1.HostedState\x12\x18\n\x10\x62ytes_per_second\x18\x0e \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\x0f \x01(\x01\"L\n\x0cMoveProgress\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12&\n\x08progress\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.Progress\"\x90\x02\n\x0c\x41gentMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.vsignal.v1.HelloH\x00\x12+\n\x06report\x18\x02 \x01(\x0b\x32\x19.vsignal.v1.ReportRequestH\x00\x12$\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x12.vsignal.v1.AnswerH\x00\x12*\n\x07outcome\x18\x04 \x01(\x0b\x32\x17.vsignal.v1.MoveOutcomeH\x00\x12,\n\x08progress\x18\x05 \x01(\x0b\x32\x18.vsignal.v1.MoveProgressH\x00\x12$\n\x06resync\x18\x06 \x01(\x0b\x32\x12.vsignal.v1.ResyncH\x00\x42\t\n\x07message\"f\n\x07Welcome\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0f\n\x07resumes\x18\x04 \x01(\x08\"\x9b\x01\n\tMoveOrder\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\"\n\x04step\x18\x02 \x01(\x0e\x32\x14.vsignal.v1.MoveStep\x12\x13\n\x0bpeer_server\x18\x03 \x01(\t\x12\x14\n\x0cpeer_address\x18\x04 \x01(\t\x12\x1a\n\x12peer_migration_uri\x18\x05 \x01(\t\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\"\xf2\x01\n\x08WantedVm\x12\x1a\n\x02vm\x18\x01 \x01(\x0b\x32\x0e.vsignal.v1.Vm\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05owned\x18\x03 \x01(\x08\x12$\n\x07profile\x18\x04 \x01(\x0b\x32\x13.vsignal.v1.Profile\x12\x14\n\x0cprofile_hash\x18\x05 \x01(\t\x12$\n\x05ports\x18\x06 \x01(\x0e\x32\x15.vsignal.v1.PortState\x12\x15\n\rclosed_reason\x18\x07 \x01(\t\x12#\n\x04move\x18\x08 \x01(\x0b\x32\x15.vsignal.v1.MoveOrder\x12\x0e\n\x06\x64igest\x18\t \x01(\x06\"\xd8\x01\n\rWantedNetwork\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x33\n\x08\x66orwards\x18\x03 \x03(\x0b\x32!.vsignal.v1.WantedNetwork.Forward\x12\x16\n\x0evtep_addresses\x18\x04 \x03(\t\x12\x10\n\x08revision\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x06\x12\x0c\n\x04more\x18\x07 \x01(\r\x1a,\n\x07\x46orward\x12\x0b\n\x03mac\x18\x01 \x01(\t\x12\x14\n\x0cvtep_address\x18\x02 \x01(\t\"\xc2\x01\n\rNetworkChange\x12\x0b\n\x03vni\x18\x01 \x01(\r\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\x06\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x06\x12\x33\n\x08\x66orwards\x18\x05 \x03(\x0b\x32!.vsignal.v1.WantedNetwork.Forward\x12\x11\n\tmacs_gone\x18\x06 \x03(\t\x12\x16\n\x0evtep_addresses\x18\x07 \x03(\t\x12\x12\n\nvteps_gone\x18\x08 \x03(\t\"$\n\x03\x41sk\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\"\x1a\n\x06Synced\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\xba\x02\n\rCenterMessage\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.vsignal.v1.WelcomeH\x00\x12\"\n\x02vm\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.WantedVmH\x00\x12\x11\n\x07vm_gone\x18\x03 \x01(\tH\x00\x12,\n\x07network\x18\x04 \x01(\x0b\x32\x19.vsignal.v1.WantedNetworkH\x00\x12\x16\n\x0cnetwork_gone\x18\x05 \x01(\rH\x00\x12\x1e\n\x03\x61sk\x18\x06 \x01(\x0b\x32\x0f.vsignal.v1.AskH\x00\x12$\n\x06synced\x18\x07 \x01(\x0b\x32\x12.vsignal.v1.SyncedH\x00\x12\x33\n\x0enetwork_change\x18\x08 \x01(\x0b\x32\x19.vsignal.v1.NetworkChangeH\x00\x42\t\n\x07message*\x93\x01\n\x0bHostedState\x12\x1c\n\x18HOSTED_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13HOSTED_STATE_ABSENT\x10\x01\x12\x18\n\x14HOSTED_STATE_RUNNING\x10\x02\x12\x18\n\x14HOSTED_STATE_UNKNOWN\x10\x03\x12\x19\n\x15HOSTED_STATE_SHUT_OFF\x10\x04*\x8f\x01\n\x08MoveStep\x12\x19\n\x15MOVE_STEP_UNSPECIFIED\x10\x00\x12\x15\n\x11MOVE_STEP_PREPARE\x10\x01\x12\x12\n\x0eMOVE_STEP_COPY\x10\x02\x12\x13\n\x0fMOVE_STEP_START\x10\x03\x12\x13\n\x0fMOVE_STEP_CLEAN\x10\x04\x12\x13\n\x0fMOVE_STEP_ABORT\x10\x05*S\n\tPortState\x12\x1a\n\x16PORT_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11PORT_STATE_CLOSED\x10\x01\x12\x13\n\x0fPORT_STATE_OPEN\x10\x02\x32L\n\x07Session\x12\x41\n\x06\x41ttach\x12\x18.vsignal.v1.AgentMessage\x1a\x19.vsignal.v1.CenterMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HOSTEDSTATE']._serialized_start=2437
-  _globals['_HOSTEDSTATE']._serialized_end=2584
-  _globals['_MOVESTEP']._serialized_start=2587
-  _globals['_MOVESTEP']._serialized_end=2730
-  _globals['_PORTSTATE']._serialized_start=2732
-  _globals['_PORTSTATE']._serialized_end=2815
+  _globals['_HOSTEDSTATE']._serialized_start=2495
+  _globals['_HOSTEDSTATE']._serialized_end=2642
+  _globals['_MOVESTEP']._serialized_start=2645
+  _globals['_MOVESTEP']._serialized_end=2788
+  _globals['_PORTSTATE']._serialized_start=2790
+  _globals['_PORTSTATE']._serialized_end=2873
   _globals['_HELLO']._serialized_start=154
   _globals['_HELLO']._serialized_end=315
   _globals['_HELDVM']._serialized_start=317
@@ -52,29 +52,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER']._serialized_start=425
   _globals['_ANSWER']._serialized_end=504
   _globals['_MOVEOUTCOME']._serialized_start=507
-  _globals['_MOVEOUTCOME']._serialized_end=775
-  _globals['_MOVEPROGRESS']._serialized_start=777
-  _globals['_MOVEPROGRESS']._serialized_end=853
-  _globals['_AGENTMESSAGE']._serialized_start=856
-  _globals['_AGENTMESSAGE']._serialized_end=1128
-  _globals['_WELCOME']._serialized_start=1130
-  _globals['_WELCOME']._serialized_end=1232
-  _globals['_MOVEORDER']._serialized_start=1235
-  _globals['_MOVEORDER']._serialized_end=1390
-  _globals['_WANTEDVM']._serialized_start=1393
-  _globals['_WANTEDVM']._serialized_end=1635
-  _globals['_WANTEDNETWORK']._serialized_start=1638
-  _globals['_WANTEDNETWORK']._serialized_end=1854
-  _globals['_WANTEDNETWORK_FORWARD']._serialized_start=1810
-  _globals['_WANTEDNETWORK_FORWARD']._serialized_end=1854
-  _globals['_NETWORKCHANGE']._serialized_start=1857
-  _globals['_NETWORKCHANGE']._serialized_end=2051
-  _globals['_ASK']._serialized_start=2053
-  _globals['_ASK']._serialized_end=2089
-  _globals['_SYNCED']._serialized_start=2091
-  _globals['_SYNCED']._serialized_end=2117
-  _globals['_CENTERMESSAGE']._serialized_start=2120
-  _globals['_CENTERMESSAGE']._serialized_end=2434
-  _globals['_SESSION']._serialized_start=2817
-  _globals['_SESSION']._serialized_end=2893
+  _globals['_MOVEOUTCOME']._serialized_end=833
+  _globals['_MOVEPROGRESS']._serialized_start=835
+  _globals['_MOVEPROGRESS']._serialized_end=911
+  _globals['_AGENTMESSAGE']._serialized_start=914
+  _globals['_AGENTMESSAGE']._serialized_end=1186
+  _globals['_WELCOME']._serialized_start=1188
+  _globals['_WELCOME']._serialized_end=1290
+  _globals['_MOVEORDER']._serialized_start=1293
+  _globals['_MOVEORDER']._serialized_end=1448
+  _globals['_WANTEDVM']._serialized_start=1451
+  _globals['_WANTEDVM']._serialized_end=1693
+  _globals['_WANTEDNETWORK']._serialized_start=1696
+  _globals['_WANTEDNETWORK']._serialized_end=1912
+  _globals['_WANTEDNETWORK_FORWARD']._serialized_start=1868
+  _globals['_WANTEDNETWORK_FORWARD']._serialized_end=1912
+  _globals['_NETWORKCHANGE']._serialized_start=1915
+  _globals['_NETWORKCHANGE']._serialized_end=2109
+  _globals['_ASK']._serialized_start=2111
+  _globals['_ASK']._serialized_end=2147
+  _globals['_SYNCED']._serialized_start=2149
+  _globals['_SYNCED']._serialized_end=2175
+  _globals['_CENTERMESSAGE']._serialized_start=2178
+  _globals['_CENTERMESSAGE']._serialized_end=2492
+  _globals['_SESSION']._serialized_start=2875
+  _globals['_SESSION']._serialized_end=2951
 # @@protoc_insertion_point(module_scope)

@@ -264,6 +264,8 @@ class MoveOutcome(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     ITERATIONS_FIELD_NUMBER: _builtins.int
     TRUTH_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     vm_id: _builtins.str
     epoch: _builtins.int
@@ -280,6 +282,10 @@ class MoveOutcome(_message.Message):
     """COPY"""
     truth: Global___HostedState.ValueType
     """what the hypervisor says of the VM here, after the step"""
+    bytes_per_second: _builtins.float
+    """COPY; 0 where it is not known"""
+    dirty_bytes_per_second: _builtins.float
+    """COPY"""
     @_builtins.property
     def failure(self) -> _operations_pb2.Failure: ...
     def __init__(
@@ -296,10 +302,12 @@ class MoveOutcome(_message.Message):
         bytes: _builtins.int = ...,
         iterations: _builtins.int = ...,
         truth: Global___HostedState.ValueType = ...,
+        bytes_per_second: _builtins.float = ...,
+        dirty_bytes_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "step", b"step", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "step", b"step", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -575,19 +575,23 @@ class PlannedMove(_message.Message):
     VM_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     source: _builtins.str
     destination: _builtins.str
+    @_builtins.property
+    def predicted(self) -> _operations_pb2.Prediction: ...
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         source: _builtins.str = ...,
         destination: _builtins.str = ...,
+        predicted: _operations_pb2.Prediction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -722,6 +726,7 @@ class VmStatus(_message.Message):
     MEMORY_USED_MIB_FIELD_NUMBER: _builtins.int
     APPLIED_HASH_FIELD_NUMBER: _builtins.int
     PORT_PROBLEM_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     epoch: _builtins.int
     state: _types_pb2.VmState.ValueType
@@ -732,6 +737,8 @@ class VmStatus(_message.Message):
     """profile in force on its ports, read back; empty = closed"""
     port_problem: _builtins.str
     """why a port is closed that should be open"""
+    dirty_bytes_per_second: _builtins.float
+    """memory written in a second, by the hypervisor's last sample"""
     def __init__(
         self,
         *,
@@ -742,12 +749,15 @@ class VmStatus(_message.Message):
         memory_used_mib: _builtins.int = ...,
         applied_hash: _builtins.str = ...,
         port_problem: _builtins.str = ...,
+        dirty_bytes_per_second: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_hash", b"applied_hash", "cpu_percent", b"cpu_percent", "epoch", b"epoch", "memory_used_mib", b"memory_used_mib", "port_problem", b"port_problem", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second", "applied_hash", b"applied_hash", "cpu_percent", b"cpu_percent", "dirty_bytes_per_second", b"dirty_bytes_per_second", "epoch", b"epoch", "memory_used_mib", b"memory_used_mib", "port_problem", b"port_problem", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dirty_bytes_per_second: _TypeAlias = _typing.Literal["dirty_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__dirty_bytes_per_second: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dirty_bytes_per_second) -> _WhichOneofReturnType__dirty_bytes_per_second | None: ...
 
 Global___VmStatus: _TypeAlias = VmStatus  # noqa: Y015
 

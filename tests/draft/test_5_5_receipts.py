@@ -1,0 +1,74 @@
+"""5.5, what was expected of a move, and what a move leaves behind."""
+
+from __future__ import annotations
+
+from common.errors import Reason
+from common.pb.vsignal.v1 import operations_pb2 as operations
+from common.pb.vsignal.v1 import signaling_pb2 as signaling
+from common.pb.vsignal.v1 import types_pb2 as types
+from tests.support.agent import ABSENT, COPY
+from tests.support.calls import refusal_of
+from tests.support.lab import Lab
+from tests.support.moving import VM, Move
+
+MIB = 1 << 20
+
+
+async def planned(lab: Lab, **request: object) -> operations.Prediction:
+    asked = signaling.RelocateRequest(plan_only=True, **request)  # type: ignore[arg-type]
+    reply = await lab.operator.signaling.Relocate(asked)
+    return reply.moves[0].predicted
+
+
+def running(dirty: float) -> signaling.VmStatus:
+    return signaling.VmStatus(
+        vm_id=VM, epoch=1, state=types.VM_STATE_RUNNING, memory_used_mib=300,
+        dirty_bytes_per_second=dirty,
+    )  # fmt: skip
+
+
+async def test_a_plan_expects_more_of_a_guest_that_writes(lab: Lab) -> None:
+    move = await Move.ready(lab)
+    unknown = await planned(lab, vm_id=VM)
+    assert unknown.basis == operations.BASIS_ASSUMED
+    assert not unknown.HasField("sampled_bytes_per_second")
+    await move.source.report(running(dirty=0.0))
+    idle = await planned(lab, vm_id=VM)
+    await move.source.report(running(dirty=60.0 * MIB))
+    busy = await planned(lab, vm_id=VM)
+    assert busy.sampled_bytes_per_second == 60.0 * MIB
+    assert busy.total_ms > idle.total_ms and busy.downtime_ms > idle.downtime_ms
+    assert (await planned(lab, server_id="host-1")) == busy, "a drain's plan says the same"
+
+
+async def test_the_receipt_has_what_was_expected_beside_what_happened(lab: Lab) -> None:
+    move = await Move.ready(lab)
+    await move.source.report(running(dirty=60.0 * MIB))
+    expected = await planned(lab, vm_id=VM)
+    begun = (await move.begin()).operation
+    assert begun.predicted == expected
+    listed = await move.get()
+    waits = listed.expected_end.ToMilliseconds() - listed.created_at.ToMilliseconds()
+    assert abs(waits - expected.total_ms) <= 2, "and should end by that"
+    await move.prepare()
+    wanted = await move.source.until_ordered(VM, COPY)
+    figures = {"bytes": 500 * MIB, "bytes_per_second": 250.0 * MIB, "downtime_ms": 12.5}
+    await move.source.outcome(wanted, ABSENT, dirty_bytes_per_second=40.0 * MIB, **figures)
+    await move.start()
+    await move.clean()
+    done = await move.done()
+    assert done.predicted == expected
+    assert done.receipt.bytes_per_second == 250.0 * MIB
+    assert done.receipt.dirty_bytes_per_second == 40.0 * MIB
+    assert done.requested_by.startswith("operator/")
+    back = await planned(lab, vm_id=VM, destination="host-1")
+    assert back.basis == operations.BASIS_ALIKE, "the way back has been measured too"
+    assert (back.total_ms, back.downtime_ms) == (done.receipt.total_ms, 12.5)
+
+
+async def test_a_rate_that_is_no_number_is_refused(lab: Lab) -> None:
+    move = await Move.ready(lab)
+    for rate in (float("nan"), float("inf"), -1.0):
+        with lab.nothing_changes():
+            refusal = await refusal_of(move.source.report(running(dirty=rate)))
+        assert refusal.reason is Reason.INVALID_FIELD
