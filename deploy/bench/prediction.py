@@ -75,15 +75,17 @@ def _on(hypervisor: str, rounds: int) -> list[Seen]:
             to_and_fro(control)
         for _ in range(rounds):
             _measure(control, idle, writing=False)
-        _write(stage)
+        _write(stage, control)
         _measure(control, first, writing=True)
         for _ in range(rounds):
             _measure(control, busy, writing=True)
     return [idle, first, busy]
 
 
-def _write(stage: RealStage) -> None:
-    stage.current(WEB).console(f"{_WRITER} true")
+def _write(stage: RealStage, control: Control) -> None:
+    found = control.vm(WEB.vm_id)
+    here = found.record.location.server_id if found else ""
+    stage.guest(WEB, int(here.removeprefix("h"))).console(f"{_WRITER} true")
 
 
 def _measure(control: Control, seen: Seen, *, writing: bool) -> None:

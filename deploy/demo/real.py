@@ -51,14 +51,18 @@ class RealStage:
         for guest in self._guests.values():
             guest.wait_ready()
 
-    def current(self, actor: Actor) -> Guest:
+    def _current(self, actor: Actor) -> Guest:
         """The guest where it runs now, by libvirt's word."""
         guest = self._guests[actor.name]
         here = next(h for h in self._lab.hosts if actor.name in h.guests())
         return guest.on(here)
 
+    def guest(self, actor: Actor, host: int) -> Guest:
+        """The guest, where the ledger has it."""
+        return self._guests[actor.name].on(self._lab.host(host))
+
     def listens(self, actor: Actor, port: int) -> bool:
-        answer = self.current(actor).console(f"nc -w 1 127.0.0.1 {port} </dev/null && echo yes")
+        answer = self._current(actor).console(f"nc -w 1 127.0.0.1 {port} </dev/null && echo yes")
         return "yes" in answer
 
     def probe(self, vni: int, address: str, host: int) -> Probe:

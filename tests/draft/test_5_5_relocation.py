@@ -291,6 +291,21 @@ async def test_a_source_that_still_runs_it_is_not_forgotten(move: Move) -> None:
     assert (await move.finish(SETTLING)).phase == SUCCEEDED
 
 
+async def test_a_vm_that_was_moved_back_by_hand_while_its_move_settles_is_its_hosts_again(
+    move: Move,
+) -> None:
+    await move.reach(SETTLING)
+    cleaning = await move.source.until_ordered(VM, CLEAN)
+    back = operations.Failure(reason="RUNNING_IN_TWO_PLACES", message="the VM runs here")
+    await move.source.outcome(cleaning, RUNNING, ok=False, failure=back)
+    done = await move.done()
+    assert done.phase == SUCCEEDED and not done.HasField("failure"), "the move itself went well"
+    assert await move.owner() == ("host-2", 2)
+    move.destination.truth[VM], move.source.truth[VM] = ABSENT, RUNNING
+    await move.source.register(vm(1))
+    assert await move.owner() == ("host-1", 3)
+
+
 # ---- late, repeated, foreign ----
 
 

@@ -336,6 +336,8 @@ async def test_clean_never_touches_a_vm_that_runs() -> None:
         b.center.tell(wanted(profile=RATED, step=MoveStep.CLEAN))
         outcome = await b.outcome(MoveStep.CLEAN)
         assert not outcome.ok and outcome.truth is HostedState.RUNNING
+        assert outcome.failure is not None
+        assert outcome.failure.reason == "RUNNING_IN_TWO_PLACES", "and says that it is no leftover"
         assert b.hypervisor.vms[VM].state is VmState.RUNNING and b.open_ports() == {"vnet0"}
 
 

@@ -35,6 +35,7 @@ class Event(Enum):
     STARTED = auto()
     START_LOST = auto()  # neither side has it
     CLEANED = auto()
+    CAME_BACK = auto()  # by hand, since: at the source there is the VM itself, and nothing to clean
     ABORTED = auto()  # the source runs on, the destination has nothing
     CANCEL = auto()
     DESTINATION_SILENT = auto()
@@ -67,6 +68,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.SWITCHING, Event.STARTED): Phase.SETTLING,
     (Phase.SWITCHING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
     (Phase.SETTLING, Event.CLEANED): Phase.SUCCEEDED,
+    (Phase.SETTLING, Event.CAME_BACK): Phase.SUCCEEDED,
     **{
         (phase, Event.SETTLED): Phase.FAILED
         for phase in Phase
@@ -143,8 +145,17 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
         return Event.ABORTED if words_to_go_back(operation) <= set(operation.acks) else None
     if outcome.step is MoveStep.COPY and outcome.truth in _STAYS:
         return None if outcome.ok else Event.COPY_FAILED
+    if outcome.step is MoveStep.CLEAN and _came_back(outcome):
+        return Event.CAME_BACK
     forgotten = outcome.ok and outcome.truth is not HostedState.RUNNING
     return Event.CLEANED if outcome.step is MoveStep.CLEAN and forgotten else None
+
+
+def _came_back(outcome: MoveOutcome) -> bool:
+    """Its guest runs where the move had ended it for good: somebody has moved it again since. Where
+    it belongs now is told by its arrival, for which both hosts are asked."""
+    said = outcome.failure.reason if outcome.failure is not None else ""
+    return outcome.truth is HostedState.RUNNING and said == Reason.RUNNING_IN_TWO_PLACES.name
 
 
 def words_to_go_back(operation: Operation) -> set[str]:
@@ -261,7 +272,7 @@ def _failure(operation: Operation, event: Event, outcome: MoveOutcome | None) ->
     if event is Event.DESTINATION_SILENT:
         text = f"the destination {operation.destination} went silent"
         return Failure(Reason.SESSION_LOST.name, text)
-    if event is Event.COPIED:
+    if event in (Event.COPIED, Event.CAME_BACK):
         return None  # whatever was said before, the move goes forward now
     if outcome is not None and outcome.failure is not None:
         return outcome.failure

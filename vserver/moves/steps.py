@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from common import log
 from common.errors import Reason, Refusal
 from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
+from common.model.vm import VmState
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
 from vserver.moves import destination, source
@@ -55,6 +56,8 @@ async def truth_of(means: Means, vm_id: str, step: MoveStep) -> HostedState:
 async def clean(means: Means, job: Job) -> Found:
     """Forget the VM, on either side. One that runs is not forgotten, whoever says so."""
     here = await means.guests.look(job.vm_id)
+    if here is not None and here.state is VmState.RUNNING:  # no leftover of a move ever does
+        raise Refusal(Reason.RUNNING_IN_TWO_PLACES, "the VM runs here")
     if here is not None and here.state in RUNS:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
     await means.hypervisor.discard(job.vm_id)
