@@ -121,3 +121,7 @@ def test_what_no_hypervisor_measured_is_no_experience() -> None:
 def test_a_sample_that_is_missing_takes_the_guest_to_do_what_it_did() -> None:
     found = forecast(moved(1, sampled=100.0 * MIB), dirty=None)
     assert found.basis is Basis.ALIKE and found.sampled is None
+
+
+def test_a_move_that_nobody_sampled_is_not_taken_for_one_like_this() -> None:
+    assert forecast(moved(1, sampled=None), dirty=0.0).basis is Basis.MEASURED

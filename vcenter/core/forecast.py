@@ -101,9 +101,9 @@ def _course(move: Operation) -> Course:
 
 
 def _alike(then: float | None, now: float | None) -> bool:
-    """Where nobody has looked, the guest is taken to do what it did."""
+    """Where nobody has looked now, the guest is taken to do what it did."""
     if then is None or now is None:
-        return True
+        return now is None
     low, high = sorted((then, now))
     return high < QUIET or high <= low * ALIKE
 
