@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -46,7 +47,16 @@ def run(main: Main, expected: tuple[type[Exception], ...] = ()) -> int:
     `expected` failures say by themselves what to do; any other is a defect, and logged with its
     traceback.
     """
+    use_all_files()
     return asyncio.run(_supervise(main, expected))
+
+
+def use_all_files() -> None:
+    """As many open files as this process may have at all: the usual limit is that of programs that
+    still use select(), and less than a thousand connections use it up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _supervise(main: Main, expected: tuple[type[Exception], ...]) -> int:

@@ -7,6 +7,7 @@ send and the other may not receive fails late; hence both sides are set here, to
 from __future__ import annotations
 
 import ipaddress
+import resource
 from collections.abc import Sequence
 
 import grpc
@@ -25,6 +26,8 @@ HANDSHAKE_MS = 10_000  # a connection that has not said who it is by then is clo
 IDLE_MS = 600_000  # a connection on which nothing has been asked for so long is closed
 PING_EVERY_MS = 10_000
 PING_TIMEOUT_MS = 5_000
+OWN_FILES = 256  # for what is no connection: the ledger, logs, whoever is told something
+MOST_CONNECTIONS = 65_536  # at some 30 KB each while they say nothing
 PING_LIMIT_MS = PING_EVERY_MS // 2  # the server's patience, with room for jitter
 
 Option = tuple[str, int | str]
@@ -52,6 +55,7 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_LIMIT_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", PING_LIMIT_MS),
     ("grpc.http2.max_ping_strikes", 2),  # the third ping too many ends the connection
+    ("grpc.http2.ping_on_rst_stream_percent", 100),  # who resets calls waits for us each time
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ("grpc.max_connection_idle_ms", IDLE_MS),
     ("grpc.max_metadata_size", MAX_METADATA),
@@ -117,6 +121,19 @@ def demand(name: str) -> Option:
     return ("grpc.ssl_target_name_override", name)
 
 
-def server(interceptors: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
-    """A server without ports; add services and ports, then start it."""
-    return grpc.aio.server(interceptors=list(interceptors), options=list(SERVER_OPTIONS))
+def server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (), connections: int | None = None
+) -> grpc.aio.Server:
+    """A server without ports; add services and ports, then start it. More `connections` than that
+    are closed at once; unless it is said, as many as there are files that may be open."""
+    most = max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    limit: Option = ("grpc.max_allowed_incoming_connections", connections or most)
+    return grpc.aio.server(interceptors=list(interceptors), options=[*SERVER_OPTIONS, limit])
+
+
+def max_connections(files: int) -> int:
+    """Of a process that may have so many files open. Without room for its own it would not answer
+    fewer: it would fail."""
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, max(files - OWN_FILES, files // 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import grpc
@@ -13,25 +14,36 @@ from grpc_status import rpc_status
 
 from common.codec.times import from_duration, to_duration
 from common.errors import Reason, Refusal, Violation
+from common.trimming import cut, first_of
 
 DOMAIN = "vsignal"
 
+# gRPC takes 8 KiB of trailers, and a client that is sent more hears nothing of the refusal. The
+# message is in there twice: percent-encoded by itself, and in the status, which is in base64.
+MESSAGE_BYTES = 1200
+EVIDENCE_BYTES = 1400
+VIOLATIONS_BYTES = 1800
+
 
 def refusal_to_status(refusal: Refusal) -> Status:
-    """Details in the order that clients look for them."""
-    details = [
-        _pack(ErrorInfo(reason=refusal.reason.name, domain=DOMAIN, metadata=dict(refusal.evidence)))
-    ]
+    """Details in the order that clients look for them. What does not fit is cut, and said to be."""
+    evidence = first_of(refusal.evidence.items(), EVIDENCE_BYTES)
+    details = [_pack(ErrorInfo(reason=refusal.reason.name, domain=DOMAIN, metadata=dict(evidence)))]
     if refusal.violations:
-        fields = [
-            BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in refusal.violations
-        ]
-        details.append(_pack(BadRequest(field_violations=fields)))
+        details.append(_pack(_bad_request(refusal.violations)))
     if refusal.retry_after is not None:
         details.append(_pack(RetryInfo(retry_delay=to_duration(refusal.retry_after))))
     code = Code.Value(refusal.reason.kind.value)
-    return Status(code=code, message=refusal.message, details=details)
+    return Status(code=code, message=cut(refusal.message, MESSAGE_BYTES), details=details)
+
+
+def _bad_request(violations: Sequence[Violation]) -> BadRequest:
+    said = [(violation.field, violation.description) for violation in violations]
+    shown = first_of(said, VIOLATIONS_BYTES)
+    if len(shown) < len(said):
+        shown.append(("", f"and {len(said) - len(shown)} more"))
+    fields = [BadRequest.FieldViolation(field=f, description=d) for f, d in shown]
+    return BadRequest(field_violations=fields)
 
 
 def refusal_from_call(error: grpc.RpcError) -> Refusal | None:

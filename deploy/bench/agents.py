@@ -9,7 +9,6 @@ are attached, and after every line that comes in: after `again` once all have at
 import asyncio
 import json
 import random
-import resource
 import sys
 from collections import Counter
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import grpc.aio
 
 from common.codec.server import to_server
+from common.lifecycle import use_all_files
 from common.pb.vsignal.v1 import session_pb2 as pb
 from common.pb.vsignal.v1 import session_pb2_grpc, signaling_pb2
 from common.pb.vsignal.v1 import types_pb2 as types
@@ -163,7 +163,6 @@ async def _main(target: str, first: int, count: int, of: int, every: float) -> N
 
 
 if __name__ == "__main__":
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    use_all_files()
     target, first, count, of, every = sys.argv[1:]
     asyncio.run(_main(target, int(first), int(count), int(of), float(every)))

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,22 @@ PATIENCE_S = 180.0
 NOBODY = "00000000-0000-0000-0000-000000000001"
 
 
+Connect = Callable[[str], grpc.Channel]
+
+
+def in_plain_text(target: str) -> grpc.Channel:
+    return grpc.insecure_channel(target, options=list(CLIENT_OPTIONS))
+
+
 class Process:
     """One server in a process of its own, at `target`."""
 
-    def __init__(self, process: "subprocess.Popen[str]", target: str) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[str]", target: str, connect: Connect = in_plain_text
+    ) -> None:
         self.process = process
         self.target = target
+        self._connect = connect
 
     def memory_mib(self) -> float:
         """Resident, as the kernel counts it."""
@@ -40,7 +50,7 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / 100
 
     def channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.target, options=list(CLIENT_OPTIONS))
+        return self._connect(self.target)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -70,12 +80,19 @@ def vcenter(
         f'listen_plaintext = ["127.0.0.1:{port}"]\nstore = "{store}"\n'
         f'lease_seconds = {lease}\ndrain_seconds = 0.5\n[log]\nlevel = "warning"\n'
     )
+    with running(config, f"127.0.0.1:{port}") as server:
+        yield server
+
+
+@contextmanager
+def running(config: Path, target: str, connect: Connect = in_plain_text) -> Iterator[Process]:
+    """`vcenter run` with this configuration; its log is beside it."""
     command = [sys.executable, "-c", "from vcenter.cli import main; main()", "run"]
-    with (folder / f"vcenter-{port}.log").open("w") as out:
+    with config.with_suffix(".log").open("w") as out:
         process = subprocess.Popen(
             [*command, "--config", str(config)], stdout=out, stderr=out, text=True
         )
-        server = Process(process, f"127.0.0.1:{port}")
+        server = Process(process, target, connect)
         try:
             _first_lookup(server)
             yield server
