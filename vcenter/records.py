@@ -15,6 +15,7 @@ from common.codec import operation as op
 from common.codec import server as srv
 from common.codec import trust, vm
 from common.codec.checker import Checker
+from common.codec.record_bytes import record_bytes
 from common.codec.times import from_timestamp, to_timestamp
 from common.model.dispute import Dispute, Turn
 from common.model.operation import Operation
@@ -102,6 +103,8 @@ def encode(record: Ledgered | None) -> bytes | None:
     """None (a deletion) stays None."""
     if record is None:
         return None
+    if isinstance(record, VmRecord):
+        return record_bytes(record)
     return _BY_TYPE[type(record)].to(record).SerializeToString(deterministic=True)
 
 

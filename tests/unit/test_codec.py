@@ -13,9 +13,10 @@ from common.codec import enums
 from common.codec.checker import Checker
 from common.codec.operation import from_outcome, to_outcome
 from common.codec.profile import from_profile, to_profile
+from common.codec.record_bytes import record_bytes
 from common.codec.server import from_vm_status, to_vm_status
 from common.codec.times import from_duration, from_timestamp, to_duration, to_timestamp
-from common.codec.vm import from_vm, plain_vm, to_vm
+from common.codec.vm import from_vm, plain_vm, to_record, to_vm
 from common.codec.wanted import (
     from_change,
     from_network,
@@ -268,6 +269,11 @@ def test_what_is_stored_is_read_back_as_it_was(kind: str) -> None:
         assert encode(record) == value, "the same record, the same bytes"
 
     check()
+
+
+@given(records | st.builds(VmRecord, vms, locations, times))
+def test_a_record_written_byte_by_byte_is_what_protobuf_writes(record: VmRecord) -> None:
+    assert record_bytes(record) == to_record(record).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("kind", SENT)

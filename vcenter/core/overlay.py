@@ -25,6 +25,7 @@ class Overlay(View):
         self._base = base
         self.limits = base.limits
         self._fresh: dict[str, Ledgered | None] = {}  # None: deleted
+        self._known: dict[str, Ledgered | None] = {}  # all that was asked for
         self._vms: set[str] = set()
         self._tags: dict[Tag, set[str]] = {}
         self._claims: dict[Claim, str] = {}
@@ -38,12 +39,16 @@ class Overlay(View):
             before = self._fresh.get(change.key)
             if before is not None:
                 self._unfile(change.key, before)
-            self._fresh[change.key] = change.record
+            self._fresh[change.key] = self._known[change.key] = change.record
             if change.record is not None:
                 self._file(change.key, change.record)
 
     def get(self, key: str) -> Ledgered | None:
-        return self._fresh[key] if key in self._fresh else self._base.get(key)
+        """What lies below stays the same, so it is asked once for what many commands need."""
+        if key in self._known:
+            return self._known[key]
+        record = self._known[key] = self._base.get(key)
+        return record
 
     def holder(self, claim: Claim) -> str | None:
         fresh = self._claims.get(claim)
@@ -53,8 +58,11 @@ class Overlay(View):
         return None if held is None or keys.vm(held) in self._fresh else held
 
     def find(self, tag: Tag) -> Iterable[str]:
-        found = {key for key in self._base.find(tag) if key not in self._fresh}
-        found.update(self._tags.get(tag, ()))
+        below, fresh = self._base.find(tag), self._tags.get(tag, ())
+        if tag[0] not in OF_VMS and not fresh and not below:
+            return ()
+        found = {key for key in below if key not in self._fresh}
+        found.update(fresh)
         if tag[0] in OF_VMS:
             found.update(key for key in self._vms if tag in tags(self._record(key)))
         return found

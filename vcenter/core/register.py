@@ -220,7 +220,8 @@ class Register:
         changes = [Change(keys.vm(vm.vm_id), record), *handed.changes]
         if view.tombstone(vm.vm_id) is not None:
             changes.append(Change(keys.gone(vm.vm_id), None))
-        return Decision(tuple(changes), replace(reply, record=record))
+        told = Reply(reply.outcome, record, reply.came_from, reply.came_from_epoch)
+        return Decision(tuple(changes), told)
 
     def _hands(
         self, view: View, vm: Vm, reply: Reply, before: VmRecord | None

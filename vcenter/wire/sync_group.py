@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 
 from common.codec.checker import Checker
 from common.codec.profile import from_profile
@@ -15,24 +16,33 @@ from vcenter.arrivals import register
 from vcenter.core.register import Register, Reply
 from vcenter.core.sync_group import LeaveGroup, PutGroup
 from vcenter.wire.context import Parts
+from vcenter.wire.pipeline import pipelined
 from vcenter.wire.register import outcome_to, read_register
 from vcenter.wire.rules import own_server
 
 MAX_CHUNK = 1_000
+AT_A_TIME = 2  # chunks of a stream: one is decided while the other is made durable
 
 
 async def serve(
     parts: Parts, requests: AsyncIterator[pb.SyncGroupRequest], caller: Caller
 ) -> AsyncIterator[pb.SyncGroupResponse]:
-    sync: _Sync | None = None
-    async for request in requests:
-        kind = request.WhichOneof("message")
-        if kind != ("begin" if sync is None else "chunk"):
-            raise invalid([Violation("message", "one begin first, then chunks")])
-        if sync is None:
-            sync = await _begin(parts, request.begin, caller)
-        else:
-            yield await sync.take(request.chunk)
+    first = await anext(requests, None)
+    if first is None:
+        return
+    if first.WhichOneof("message") != "begin":
+        raise _out_of_order()
+    sync = await _begin(parts, first.begin, caller)
+    async with aclosing(pipelined(requests, sync.take, AT_A_TIME)) as answers:
+        done = 0
+        async for results in answers:
+            done += len(results)
+            revision = parts.ledger.table.revision
+            yield pb.SyncGroupResponse(results=results, revision=revision, members_done=done)
+
+
+def _out_of_order() -> Refusal:
+    return invalid([Violation("message", "one begin first, then chunks")])
 
 
 async def _begin(parts: Parts, begin: pb.SyncGroupRequest.Begin, caller: Caller) -> _Sync:
@@ -56,18 +66,17 @@ class _Sync:
         self._tenant = tenant
         self._group = group
         self._server_id = server_id
-        self._done = 0
 
-    async def take(self, chunk: pb.SyncGroupRequest.Chunk) -> pb.SyncGroupResponse:
+    async def take(self, request: pb.SyncGroupRequest) -> list[pb.MemberResult]:
+        if request.WhichOneof("message") != "chunk":
+            raise _out_of_order()
+        chunk = request.chunk
         if len(chunk.members) > MAX_CHUNK or len(chunk.leaving) > MAX_CHUNK:
             raise Refusal(Reason.TOO_LARGE, f"at most {MAX_CHUNK} members a chunk")
-        async with asyncio.TaskGroup() as tasks:
-            joining = tasks.create_task(self._join_all(chunk.members))
-            leaving = [tasks.create_task(self._leave(vm_id)) for vm_id in chunk.leaving]
-        results = [*joining.result(), *(task.result() for task in leaving)]
-        self._done += len(results)
-        revision = self._parts.ledger.table.revision
-        return pb.SyncGroupResponse(results=results, revision=revision, members_done=self._done)
+        results, left = await asyncio.gather(
+            self._join_all(chunk.members), asyncio.gather(*map(self._leave, chunk.leaving))
+        )
+        return [*results, *left]
 
     async def _join_all(self, members: Iterable[pb.RegisterRequest]) -> list[pb.MemberResult]:
         """Submitted together. The few that arrive from elsewhere are then asked about."""
@@ -92,8 +101,9 @@ class _Sync:
         return [r.result() if isinstance(r, asyncio.Task) else r for r in results]
 
     def _read(self, member: pb.RegisterRequest) -> Register | pb.MemberResult:
-        member.vm.tenant = member.vm.tenant or self._tenant
-        member.vm.group = member.vm.group or self._group
+        vm = member.vm
+        vm.tenant = vm.tenant or self._tenant
+        vm.group = vm.group or self._group
         try:
             self._check(member)
             return read_register(member, self._server_id)

@@ -112,7 +112,7 @@ def restore(path: Path, source: Path, now_ms: int) -> tuple[Path | None, int]:
         with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
             ((last,),) = db.execute(schema.LAST).fetchall()
             revision = next_generation(last)
-            db.execute(schema.ADD_LOG, (schema.start_of(revision), None, None, now_ms))
+            db.execute(schema.add_log(1), (schema.start_of(revision), None, None, now_ms))
         with fresh.open("rb") as written:
             os.fsync(written.fileno())
         return _swap(path, fresh, now_ms), revision

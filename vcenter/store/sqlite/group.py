@@ -15,25 +15,14 @@ LogRow = tuple[int, str | None, bytes | None, int]
 class Plan:
     """The rows of one transaction, and the answer to each batch.
 
-    `final` holds only the last value of each key: one that changes many times within a group is
-    written once to `current`, though each change has its log row.
+    `final` holds the revision of each key that was written (0: it was deleted), as later batches
+    of the group find it.
     """
 
     revision: int
     results: list[int | Conflict] = field(default_factory=list)
     log: list[LogRow] = field(default_factory=list)
-    final: dict[str, tuple[bytes | None, int]] = field(default_factory=dict)
-
-    def puts(self) -> list[tuple[str, bytes, int]]:
-        """In key order, so that neighbours on a page are written together."""
-        return sorted(
-            (key, value, revision)
-            for key, (value, revision) in self.final.items()
-            if value is not None
-        )
-
-    def deletes(self) -> list[tuple[str]]:
-        return [(key,) for key, (value, _) in self.final.items() if value is None]
+    final: dict[str, int] = field(default_factory=dict)
 
     def old(self, held: Mapping[str, int], expected: Sequence[str], compacted: int) -> list[str]:
         """Of which keys the stored value may be from before history begins."""
@@ -57,11 +46,7 @@ def plan(batches: Sequence[Batch], held: Mapping[str, int], last: int, at_ms: in
 
 def _conflict(batch: Batch, so_far: Plan, held: Mapping[str, int]) -> Conflict | None:
     for key, wanted in batch.expected.items():
-        if key in so_far.final:
-            value, written = so_far.final[key]
-            found = 0 if value is None else written
-        else:
-            found = held.get(key, 0)
+        found = so_far.final[key] if key in so_far.final else held.get(key, 0)
         if found != wanted:
             return Conflict(f"{key}: expected revision {wanted}, found {found}")
     return None
@@ -76,5 +61,5 @@ def _accept(batch: Batch, result: Plan, at_ms: int) -> int:
         result.log.append((position, None, None, at_ms))
     for part, put in enumerate(batch.puts):
         result.log.append((position + part, put.key, put.value, at_ms))
-        result.final[put.key] = (put.value, result.revision)
+        result.final[put.key] = 0 if put.value is None else result.revision
     return result.revision

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 
 APPLICATION_ID = 0x76736967  # "vsig"
 PART_BITS = 20  # a batch holds up to a million changes; 43 bits stay for the revision
@@ -48,12 +49,18 @@ LAST = (
 COMPACTED = "SELECT compacted FROM history"
 SNAPSHOT = "SELECT key, value, revision FROM current ORDER BY key"
 PAGE = "SELECT position, key, value, at_ms FROM log WHERE position >= ? AND position < ? ORDER BY 1"
-ADD_LOG = "INSERT INTO log VALUES (?, ?, ?, ?)"
-PUT = (  # not REPLACE, which would move the row and write its index entry again
-    "INSERT INTO current VALUES (?, ?, ?) ON CONFLICT (key)"
-    " DO UPDATE SET value = excluded.value, revision = excluded.revision"
+# What a group has added to the log, from its first position on, becomes current: deletions first,
+# then the last value of each key, in key order, so that neighbours on a page are written together.
+DELETE = (
+    "DELETE FROM current WHERE key IN"
+    " (SELECT key FROM log NOT INDEXED WHERE position >= ? AND value IS NULL)"
 )
-DELETE = "DELETE FROM current WHERE key = ?"
+PUT = (  # not REPLACE, which would move the row and write its index entry again
+    f"INSERT INTO current SELECT key, value, last >> {PART_BITS} FROM (SELECT key, value,"
+    " max(position) AS last FROM log NOT INDEXED WHERE position >= ? AND key IS NOT NULL"
+    " GROUP BY key) WHERE value IS NOT NULL"
+    " ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision"
+)
 # A slice is a number of rows, not of revisions: those may have gaps (a restored ledger's do).
 FIRST = "SELECT position FROM log ORDER BY position LIMIT 1"
 SLICE_END = "SELECT position FROM log ORDER BY position LIMIT 1 OFFSET ?"
@@ -69,11 +76,6 @@ KEEP_BASE = (
 )
 DROP = "DELETE FROM log WHERE position < ?"
 SET_COMPACTED = "UPDATE history SET compacted = ?, since_ms = ?"
-# Before a value from before history is written over.
-PUT_ASIDE = (
-    "INSERT OR IGNORE INTO base SELECT key, value, revision FROM current"
-    " WHERE key = ? AND revision <= (SELECT compacted FROM history)"
-)
 
 WRITER_SETTINGS = (
     "PRAGMA synchronous = FULL",
@@ -101,10 +103,33 @@ def revision_of(position: int) -> int:
     return position >> PART_BITS
 
 
+# Statements for many rows at a time: each is one call that holds no Python lock, where a call for
+# each row would wait for the event loop's thread a thousand times.
+
+
+@cache
+def add_log(count: int) -> str:
+    return f"INSERT INTO log VALUES {','.join(['(?, ?, ?, ?)'] * count)}"
+
+
+@cache
 def select_revisions(count: int) -> str:
-    """Revisions of `count` keys in one statement."""
-    marks = ",".join("?" * count)
-    return f"SELECT key, revision FROM current WHERE key IN ({marks})"
+    """One text: the place of each key that exists, and its revision, `0 17,2 5`."""
+    wanted = ",".join(f"({place}, ?)" for place in range(count))
+    return (
+        "SELECT group_concat(column1 || ' ' || revision)"
+        f" FROM (VALUES {wanted}) CROSS JOIN current ON key = column2"
+    )
+
+
+@cache
+def put_aside(count: int) -> str:
+    """Before values from before history are written over."""
+    return (
+        "INSERT OR IGNORE INTO base SELECT key, value, revision FROM current"
+        f" WHERE key IN ({','.join('?' * count)})"
+        " AND revision <= (SELECT compacted FROM history)"
+    )
 
 
 def migrate(db: sqlite3.Connection, steps: Sequence[Sequence[str]] = STEPS) -> None:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import TypeVar
 
 from vcenter.store.port import Batch, Conflict, WriteFailed
 from vcenter.store.sqlite import schema
 from vcenter.store.sqlite.group import Plan, expected_keys, plan
 
 _SLICE_ROWS = 256  # a few milliseconds, which is what a write may have to wait
-_KEYS_PER_SELECT = (1, 16, 128, 1024)  # few sizes, so that the statements stay prepared
+_SIZES = tuple(1 << n for n in range(10, -1, -1))  # few, so that the statements stay prepared
+T = TypeVar("T")
 
 
 class Writer:
@@ -73,7 +76,8 @@ class Writer:
 
     def _put_aside(self, keys: Sequence[str]) -> None:
         """Old values that this group writes over, of keys that history has not seen change."""
-        self._db.executemany(schema.PUT_ASIDE, [(key,) for key in keys])
+        for some in _portions(keys):
+            self._db.execute(schema.put_aside(len(some)), some)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -115,23 +119,30 @@ class Writer:
             self._db.execute(statement)
 
     def _write(self, group: Plan) -> None:
-        self._db.executemany(schema.ADD_LOG, group.log)
-        self._db.executemany(schema.PUT, group.puts())
-        self._db.executemany(schema.DELETE, group.deletes())
+        for some in _portions(group.log):
+            self._db.execute(schema.add_log(len(some)), [*chain.from_iterable(some)])
+        for statement in (schema.DELETE, schema.PUT):
+            self._db.execute(statement, (group.log[0][0],))
 
     def _held(self, keys: Sequence[str]) -> dict[str, int]:
-        """Stored revisions of the keys that exist: SELECTs of a few fixed sizes, padded."""
+        """Stored revisions of the keys that exist."""
         held: dict[str, int] = {}
-        start = 0
-        while start < len(keys):
-            left = len(keys) - start
-            size = next((s for s in _KEYS_PER_SELECT if s >= left), _KEYS_PER_SELECT[-1])
-            chunk = [*keys[start : start + size]]
-            chunk += chunk[-1:] * (size - len(chunk))
-            held.update(self._db.execute(schema.select_revisions(size), chunk).fetchall())
-            start += size
+        for some in _portions(keys):
+            (found,) = self._db.execute(schema.select_revisions(len(some)), some).fetchone()
+            for one in found.split(",") if found else ():
+                place, _, revision = one.partition(" ")
+                held[some[int(place)]] = int(revision)
         return held
 
     def _number(self, statement: str, parameters: Sequence[int] = (), none: int = 0) -> int:
         row = self._db.execute(statement, parameters).fetchone()
         return int(row[0]) if row is not None else none
+
+
+def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """All of them, in pieces of the sizes for which there are statements, large ones first."""
+    start = 0
+    while left := len(rows) - start:
+        size = next(size for size in _SIZES if size <= left)
+        yield rows[start : start + size]
+        start += size
