@@ -145,10 +145,11 @@ class Lab:
         """Returns when everything that the agent has said on its stream has had its effect."""
         self._marks += 1
         mark = signaling_pb2.ServerStatus(memory_total_mib=self._marks)
-        await agent.say(report=signaling_pb2.ReportRequest(server=mark))
+        said = signaling_pb2.ReportRequest(server=mark)
+        await agent.say(report=said)  # the stream is read in order
         async with asyncio.timeout(WAIT_S):
             while (await self.server(agent.server_id)).status != mark:
-                pass  # the stream is read in order
+                await agent.say(report=said)  # its own beat may have reported over it
 
     async def record(self, vm_id: str) -> types_pb2.VmRecord:
         request = directory_pb2.GetVmRequest(key=types_pb2.VmKey(vm_id=vm_id))
