@@ -92,7 +92,17 @@ class Reason(Enum):
     NOTHING_TO_MOVE = (Kind.FAILED_PRECONDITION, "There is no VM that would have to move.")
     SOME_FAILED = (Kind.ABORTED, "Parts of the operation failed: `vctl op list --parent` says why.")
     NO_DESTINATION = (Kind.FAILED_PRECONDITION, "No vServer fits; the objections say why not.")
-    NOT_RUNNING = (Kind.FAILED_PRECONDITION, "The VM does not run; a live move needs it running.")
+    NOT_RUNNING = (Kind.FAILED_PRECONDITION, "The VM does not run; this move needs it running.")
+    NOT_SHUT_OFF = (Kind.FAILED_PRECONDITION, "The VM is on; a cold move needs it shut off.")
+    COPY_FAILED = (Kind.ABORTED, "The copy failed; the VM is where it was, as it was.")
+    WOULD_NOT_STOP = (
+        Kind.ABORTED,
+        "Its guest was asked to shut down and did not, so nothing was moved: move it another way.",
+    )
+    WOULD_NOT_START = (
+        Kind.ABORTED,
+        "It was shut down for its move and would not start again: it is off, on its owner.",
+    )
     UNASSIGNED = (Kind.FAILED_PRECONDITION, "Assign tenant and networks: `vctl vm assign`.")
     ALREADY_MOVING = (Kind.FAILED_PRECONDITION, "A move is under way: `vctl op list`.")
     TOO_LATE_TO_CANCEL = (Kind.FAILED_PRECONDITION, "The switch has begun; it will finish.")

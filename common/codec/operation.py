@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from common.codec.checker import Checker
-from common.codec.enums import BASIS, HOSTED_STATE, MOVE_STEP, PHASE
+from common.codec.enums import BASIS, HOSTED_STATE, MOVE_KIND, MOVE_STEP, PHASE
 from common.codec.times import from_timestamp, to_timestamp
 from common.model.identity import parse_vm_id
 from common.model.operation import (
     Basis,
     Failure,
     HostedState,
+    MoveKind,
     MoveOutcome,
     Operation,
     PhaseTime,
@@ -46,6 +47,7 @@ def to_operation(
         priority=operation.priority,
         subject=operation.subject,
         near=operation.near,
+        move_kind=MOVE_KIND.to(operation.move_kind),
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
@@ -107,6 +109,7 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         subject=wire.subject,
         near=wire.near,
         predicted=_from_prediction(check, wire.predicted) if wire.HasField("predicted") else None,
+        move_kind=MOVE_KIND.read(check, "move_kind", wire.move_kind, MoveKind.LIVE),
         revision=wire.revision,
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from common.codec.checker import Checker
-from common.codec.enums import MOVE_STEP, PORT_STATE
+from common.codec.enums import MOVE_KIND, MOVE_STEP, PORT_STATE
 from common.codec.profile import from_profile, to_profile
 from common.codec.vm import from_vm, to_vm
+from common.model.operation import MoveKind
 from common.model.wanted import (
     Forward,
     Held,
@@ -56,6 +57,7 @@ def _to_order(order: MoveOrder) -> pb.MoveOrder:
         peer_address=order.peer_address,
         peer_migration_uri=order.peer_migration_uri,
         epoch=order.epoch,
+        kind=MOVE_KIND.to(order.kind),
     )
 
 
@@ -67,6 +69,7 @@ def _from_order(check: Checker, wire: pb.MoveOrder) -> MoveOrder:
         peer_address=wire.peer_address,
         peer_migration_uri=wire.peer_migration_uri,
         epoch=wire.epoch,
+        kind=MOVE_KIND.read(check, "move.kind", wire.kind, MoveKind.LIVE),
     )
 
 

@@ -32,6 +32,21 @@ class Phase(StrEnum):
 _FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.LOST_NEEDS_FENCE})
 
 
+class MoveKind(StrEnum):
+    """How a VM is moved: while it runs; while its guest stands still; off, as it was before; shut
+    down for it, and started afterwards."""
+
+    LIVE = "live"
+    SUSPEND = "suspend"
+    COLD = "cold"
+    RESTART = "restart"
+
+    @property
+    def off(self) -> bool:
+        """Nothing runs anywhere while the VM changes hosts: what moves is its definition."""
+        return self in (MoveKind.COLD, MoveKind.RESTART)
+
+
 class MoveStep(StrEnum):
     """What a host is asked to do for a move, and what it answers to."""
 
@@ -44,7 +59,8 @@ class MoveStep(StrEnum):
 
 class HostedState(StrEnum):
     """A hypervisor's own word on one VM. ABSENT = it cannot come back by itself. SHUT_OFF, said of
-    a move's source only: it is still defined here, and its guest was shut down, not moved."""
+    a live move's source: it is still defined here, and its guest was shut down, not moved. Of a VM
+    that is moved while it is off, on either side: its definition is here."""
 
     ABSENT = "absent"
     RUNNING = "running"
@@ -132,6 +148,7 @@ class Operation:
     subject: str = ""
     near: str = ""
     predicted: Prediction | None = None
+    move_kind: MoveKind = MoveKind.LIVE
     revision: int = 0
 
     @property

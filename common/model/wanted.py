@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 
-from common.model.operation import MoveStep
+from common.model.operation import MoveKind, MoveStep
 from common.model.profile import Profile
 from common.model.vm import Vm
 
@@ -27,6 +27,7 @@ class MoveOrder:
     peer_address: str
     peer_migration_uri: str
     epoch: int
+    kind: MoveKind = MoveKind.LIVE
 
 
 @dataclass(frozen=True, slots=True)

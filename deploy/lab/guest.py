@@ -124,6 +124,10 @@ class Guest:
         self.define()
         self.host.virsh("start", self.name, *(["--paused"] if paused else []))
 
+    def power_on(self) -> None:
+        """Start what is defined here already."""
+        self.host.virsh("start", self.name)
+
     def destroy(self) -> None:
         self.host.virsh("destroy", self.name, check=False)
 

@@ -60,6 +60,9 @@ class QemuGuest(Guest):
         if paused:
             self.vserver("suspend", self.name)
 
+    def power_on(self) -> None:
+        self.vserver("start", self.name)
+
     def destroy(self) -> None:
         self.vserver("stop", "--now", self.name)
 

@@ -20,7 +20,7 @@ from vserver.network.memory import MemoryNetwork
 from vserver.network.port import Port
 
 QUICK = (0.00005, 0.001)
-_HARMLESS = frozenset({"open", "close", "facts", "list", "get", "usage", "hosted"})
+_HARMLESS = frozenset({"open", "close", "facts", "list", "get", "usage", "hosted", "keeps"})
 
 
 class HypervisorWay:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from enum import StrEnum
 
 from common.errors import Refusal
-from common.model.operation import Progress
+from common.model.operation import MoveKind, Progress
 from common.model.vm import Resources, VmState
 from deploy.simulation.journal import Journal
 from deploy.simulation.loop import Process
@@ -140,6 +140,7 @@ class Machine(MemoryHypervisor):
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind = MoveKind.LIVE,
     ) -> Copied:
         """The copy is the hypervisors' own: it goes on without the agent that asked for it."""
         self._ask()
@@ -149,7 +150,7 @@ class Machine(MemoryHypervisor):
         if not isinstance(there, Machine) or there is self or not there.reachable:
             raise refused(f"unable to connect to {destination_uri!r}")
         fate, self.next_fate = self.next_fate, Fate.GOOD
-        copy = Copy(self._fleet, vm, self, there, fate)
+        copy = Copy(self._fleet, vm, self, there, fate, kind)
         self._copies[vm_id] = copy
         self._fleet.journal.say(self.name, f"copies {short(vm_id)} to {there.name}: {fate.value}")
         going = self._fleet.kernel.spawn(self._carry(copy, vm_id, devices, progress))
@@ -182,9 +183,15 @@ class Copy(MemoryCopy):
     """A copy that comes to the end that fate has for it."""
 
     def __init__(
-        self, fleet: Fleet, vm: MemoryVm, source: Machine, destination: Machine, fate: Fate
+        self,
+        fleet: Fleet,
+        vm: MemoryVm,
+        source: Machine,
+        destination: Machine,
+        fate: Fate,
+        kind: MoveKind,
     ) -> None:
-        super().__init__(fleet.clock, fleet.speed, vm, source, destination)
+        super().__init__(fleet.clock, fleet.speed, vm, source, destination, kind)
         self._chance = fleet.chance
         self._fate = fate
         self._killed_at = fleet.chance.random()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from common.errors import Reason, Refusal
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveKind, Progress
 from common.model.vm import Interface, VmState
 from tests.contract.hypervisor_bench import PATIENCE, TAP, Bench, Machine, event, until
 from tests.contract.hypervisor_memory import memory_bench
@@ -71,7 +71,9 @@ async def copied(bench: Bench, machine: Machine) -> Copied:
     return await bench.source.migrate(machine.vm_id, uri, devices, lambda _: None)
 
 
-async def copying(bench: Bench, machine: Machine) -> asyncio.Task[Copied]:
+async def copying(
+    bench: Bench, machine: Machine, kind: MoveKind = MoveKind.LIVE
+) -> asyncio.Task[Copied]:
     """A copy that has begun, and will take seconds."""
     await started(bench, machine)
     await bench.copy_slowly(machine.vm_id)
@@ -79,7 +81,7 @@ async def copying(bench: Bench, machine: Machine) -> asyncio.Task[Copied]:
     begun = asyncio.Event()
     task = asyncio.create_task(
         bench.source.migrate(
-            machine.vm_id, bench.destination_uri, machine.devices, lambda _: begun.set()
+            machine.vm_id, bench.destination_uri, machine.devices, lambda _: begun.set(), kind
         )
     )
     async with asyncio.timeout(PATIENCE):
@@ -285,6 +287,103 @@ async def test_only_a_running_vm_is_copied(bench: Bench) -> None:
     await bench.create(machine, started=False)
     with pytest.raises(Refusal):
         await copied(bench, machine)
+
+
+async def test_a_suspended_guest_is_copied_and_runs_on_over_there(bench: Bench) -> None:
+    machine = Machine()
+    await started(bench, machine)
+    await bench.destination.make_way(machine.vm_id)
+    result = await bench.source.migrate(
+        machine.vm_id, bench.destination_uri, machine.devices, lambda _: None, MoveKind.SUSPEND
+    )
+    assert result.downtime_ms > 0
+    assert await bench.source.hosted(machine.vm_id) is HostedState.ABSENT
+    assert await bench.source.get(machine.vm_id) is None
+    assert await state(bench.destination, machine.vm_id) is VmState.INCOMING
+    await bench.destination.resume(machine.vm_id)
+    assert await state(bench.destination, machine.vm_id) is VmState.RUNNING
+
+
+async def test_a_suspended_guest_stands_still_and_runs_on_if_its_copy_fails(bench: Bench) -> None:
+    machine = Machine(memory_mib=1024)
+    copy = await copying(bench, machine, MoveKind.SUSPEND)
+    assert await state(bench.source, machine.vm_id) is VmState.PAUSED
+    await bench.source.abort(machine.vm_id)
+    with pytest.raises(Refusal):
+        await copy
+    await runs_here_only(bench, machine.vm_id)
+
+
+async def test_a_suspended_guest_runs_on_when_the_destination_throws_its_copy_away(
+    bench: Bench,
+) -> None:
+    machine = Machine(memory_mib=1024)
+    copy = await copying(bench, machine, MoveKind.SUSPEND)
+    await bench.destination.discard(machine.vm_id)
+    with pytest.raises(Refusal):
+        await copy
+    await runs_here_only(bench, machine.vm_id)
+
+
+async def test_a_vm_that_is_off_is_handed_over_and_can_be_started_there(bench: Bench) -> None:
+    machine = Machine()
+    await bench.create(machine, started=False)
+    await bench.destination.make_way(machine.vm_id)
+    assert await bench.source.keeps(machine.vm_id)
+    assert not await bench.destination.keeps(machine.vm_id)
+    await bench.source.hand_over(machine.vm_id, bench.destination_uri)
+    assert not await bench.source.keeps(machine.vm_id)
+    assert await bench.source.get(machine.vm_id) is None
+    given = await bench.destination.get(machine.vm_id)
+    assert given is not None
+    assert (given.state, given.vm.tenant, given.vm.name) == (VmState.SHUT_OFF, "acme", machine.name)
+    assert await bench.destination.hosted(machine.vm_id) is HostedState.ABSENT
+    assert await bench.destination.keeps(machine.vm_id)
+    for _ in range(2):  # on already is no error
+        await bench.destination.power_on(machine.vm_id)
+        assert await state(bench.destination, machine.vm_id) is VmState.RUNNING
+
+
+async def test_a_vm_that_is_handed_over_to_nowhere_stays(bench: Bench) -> None:
+    machine = Machine()
+    await bench.create(machine, started=False)
+    with pytest.raises(Refusal) as refused:
+        await bench.source.hand_over(machine.vm_id, bench.unreachable_uri)
+    assert refused.value.reason is Reason.HYPERVISOR_FAILED
+    assert await bench.source.keeps(machine.vm_id)
+    assert await state(bench.source, machine.vm_id) is VmState.SHUT_OFF
+
+
+async def test_a_vm_that_is_on_is_not_handed_over(bench: Bench) -> None:
+    machine = Machine()
+    await started(bench, machine)
+    await bench.destination.make_way(machine.vm_id)
+    with pytest.raises(Refusal):
+        await bench.source.hand_over(machine.vm_id, bench.destination_uri)
+    await runs_here_only(bench, machine.vm_id)
+
+
+async def test_what_was_handed_over_is_discarded_like_a_copy(bench: Bench) -> None:
+    """As when a move goes back; then nobody has it, and nobody starts it."""
+    machine = Machine()
+    await bench.create(machine, started=False)
+    await bench.destination.make_way(machine.vm_id)
+    await bench.source.hand_over(machine.vm_id, bench.destination_uri)
+    await bench.destination.discard(machine.vm_id)
+    assert not await bench.destination.keeps(machine.vm_id)
+    with pytest.raises(Refusal):
+        await bench.source.hand_over(machine.vm_id, bench.destination_uri)
+    with pytest.raises(Refusal):
+        await bench.destination.power_on(machine.vm_id)
+
+
+async def test_a_power_button_is_pressed_whether_or_not_anybody_heeds_it(bench: Bench) -> None:
+    machine = Machine()
+    await bench.create(machine, started=False)
+    await bench.source.ask_off(machine.vm_id)  # off already is no error
+    await bench.by_hand("start", machine.vm_id)
+    await bench.source.ask_off(machine.vm_id)
+    assert await bench.source.keeps(machine.vm_id)
 
 
 async def test_discard_removes_what_a_move_left(bench: Bench) -> None:

@@ -140,7 +140,7 @@ async def test_a_cordoned_host_gets_no_vms_until_it_is_uncordoned(lab: Lab) -> N
 async def test_all_are_moved_or_none_and_every_reason_is_told(lab: Lab) -> None:
     agents = await hosts(lab, 2)
     await agents[0].register(vm(1))
-    await agents[0].register(vm(2), types.VM_STATE_SHUT_OFF)
+    await agents[0].register(vm(2), types.VM_STATE_PAUSED)
     await agents[0].register(vm(3, tenant=""))
     planned = await relocate(lab, server_id="host-1", plan_only=True)
     assert [(o.reason, o.vm_id) for o in planned.objections] == [

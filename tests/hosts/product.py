@@ -279,9 +279,13 @@ class Product:
         )
         return self.control.inventory.AssignVm(request, timeout=10)
 
-    def relocate(self, guest: Guest, to: int) -> str:
+    def relocate(
+        self, guest: Guest, to: int, kind: operations_pb2.MoveKind = operations_pb2.MOVE_KIND_LIVE
+    ) -> str:
         """Start a move, and return while it is under way; the operation's id."""
-        request = signaling_pb2.RelocateRequest(vm_id=guest.spec.uuid, destination=f"h{to}")
+        request = signaling_pb2.RelocateRequest(
+            vm_id=guest.spec.uuid, destination=f"h{to}", kind=kind
+        )
         reply = self.control.signaling.Relocate(request, timeout=10)
         return reply.operation.operation_id
 

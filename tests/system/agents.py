@@ -173,15 +173,31 @@ class World:
         record = self.center.ledger.table.vm(VM_ID.format(number))
         return record.location.epoch if record is not None else 0
 
-    async def relocate(self, number: int, to: Host) -> operations_pb2.Operation:
+    def state(self, number: int = 1) -> VmState | None:
+        """The ledger's word."""
+        record = self.center.ledger.table.vm(VM_ID.format(number))
+        return record.location.state if record is not None else None
+
+    async def relocate(
+        self, number: int, to: Host, kind: int = operations_pb2.MOVE_KIND_LIVE
+    ) -> operations_pb2.Operation:
         """Ask for a move; it is under way when this returns."""
-        request = signaling_pb2.RelocateRequest(vm_id=VM_ID.format(number), destination=to.name)
+        request = signaling_pb2.RelocateRequest(
+            vm_id=VM_ID.format(number), destination=to.name, kind=kind
+        )
         reply = await self.signaling.Relocate(request, metadata=OPERATOR)
         return reply.operation
 
     async def done(self, operation: operations_pb2.Operation) -> operations_pb2.Operation:
         request = operations_pb2.WaitOperationRequest(operation_id=operation.operation_id)
         return await self.operations.Wait(request, metadata=OPERATOR, timeout=30)
+
+    async def reached(self, operation: operations_pb2.Operation, phase: int) -> None:
+        """Wait until it is in this phase, or past it."""
+        request = operations_pb2.GetOperationRequest(operation_id=operation.operation_id)
+        async for seen in self.operations.Follow(request, metadata=OPERATOR, timeout=30):
+            if any(entered.phase == phase for entered in seen.phases):
+                return
 
     def running_on(self, number: int = 1) -> list[str]:
         """Where the VM really runs (I1)."""

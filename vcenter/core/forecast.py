@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from common.model.operation import Basis, Operation, Prediction
+from common.model.operation import Basis, MoveKind, Operation, Prediction
 from common.model.vm import VmRecord
 from vcenter.core import indexes
+from vcenter.core.planning import Plan
 from vcenter.core.precopy import Course, course
 from vcenter.core.view import View
 
@@ -41,6 +42,11 @@ class Forecasts:
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     _ways: dict[tuple[str, str], list[Operation]] = field(default_factory=dict)
 
+    def of_plan(self, planned: Plan) -> Prediction | None:
+        """Of a live move; how long other kinds take is not predicted."""
+        live = planned.kind is MoveKind.LIVE
+        return self.of(planned.record, planned.destination) if live else None
+
     def of(self, record: VmRecord, destination: str) -> Prediction:
         vm_id, source = record.vm.vm_id, record.location.server_id
         gauge = self.gauges.get(vm_id, Gauge())
@@ -61,7 +67,9 @@ class Forecasts:
         return self._ways[way]
 
     def _newest(self, tag: indexes.Tag, fits: Callable[[Operation], bool]) -> list[Operation]:
-        measured = (move for move in self.view.all(Operation, tag) if _speed(move) and fits(move))
+        moves = self.view.all(Operation, tag)
+        live = (move for move in moves if move.move_kind is MoveKind.LIVE)
+        measured = (move for move in live if _speed(move) and fits(move))
         return sorted(measured, key=lambda move: (-move.ended_ms, move.operation_id))[:LAST]
 
 

@@ -13,6 +13,7 @@ from common.errors import Reason, Refusal
 from common.model.operation import (
     Failure,
     HostedState,
+    MoveKind,
     MoveOutcome,
     MoveStep,
     Operation,
@@ -34,6 +35,7 @@ class Event(Enum):
     COPY_FAILED = auto()  # the source runs on
     STARTED = auto()
     START_LOST = auto()  # neither side has it
+    START_FAILED = auto()  # it is there, off
     CLEANED = auto()
     CAME_BACK = auto()  # by hand, since: at the source there is the VM itself, and nothing to clean
     ABORTED = auto()  # the source runs on, the destination has nothing
@@ -67,6 +69,7 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.ABORTING, Event.ABORTED): Phase.FAILED,  # or CANCELLED, see _ending
     (Phase.SWITCHING, Event.STARTED): Phase.SETTLING,
     (Phase.SWITCHING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
+    (Phase.SWITCHING, Event.START_FAILED): Phase.SETTLING,  # and then FAILED, see _ending
     (Phase.SETTLING, Event.CLEANED): Phase.SUCCEEDED,
     (Phase.SETTLING, Event.CAME_BACK): Phase.SUCCEEDED,
     **{
@@ -113,16 +116,26 @@ class Heard:
         Only an answer to the order to go back counts: an earlier one may have been overtaken.
         """
         outcome = self.outcome
-        stopped = outcome.step is MoveStep.ABORT and outcome.ok
+        dead = outcome.step is MoveStep.ABORT and _would_not_start(outcome)
+        stopped = outcome.step is MoveStep.ABORT and (outcome.ok or dead)
         good = (stopped and outcome.truth in _STAYS) or (
             outcome.step is MoveStep.CLEAN and outcome.truth is HostedState.ABSENT
         )
         if operation.phase is not Phase.ABORTING or not good or self.server_id in operation.acks:
             return operation
-        return replace(operation, acks=(*operation.acks, self.server_id))
+        acked = replace(operation, acks=(*operation.acks, self.server_id))
+        return _left_off(acked, outcome) if dead else acked
 
 
-# At the source the VM runs on, or is still defined after its guest has shut itself down.
+def _left_off(operation: Operation, outcome: MoveOutcome) -> Operation:
+    """It was shut down for a move that has failed, and does not run again."""
+    failure = operation.failure or Failure(Reason.WOULD_NOT_START.name, "")
+    why = outcome.failure.message if outcome.failure is not None else ""
+    text = f"{failure.message}; it is off now, for it would not start again: {why}"
+    return replace(operation, failure=replace(failure, message=text))
+
+
+# At the source the VM runs on, or is still defined and off.
 _STAYS = (HostedState.RUNNING, HostedState.SHUT_OFF)
 
 
@@ -138,6 +151,8 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
     if outcome.step is MoveStep.START:
         if outcome.ok:
             return Event.STARTED
+        if _would_not_start(outcome):
+            return Event.START_FAILED
         return Event.START_LOST if outcome.truth is HostedState.ABSENT else None
     if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth is HostedState.ABSENT:
         return Event.COPIED
@@ -154,8 +169,15 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
 def _came_back(outcome: MoveOutcome) -> bool:
     """Its guest runs where the move had ended it for good: somebody has moved it again since. Where
     it belongs now is told by its arrival, for which both hosts are asked."""
-    said = outcome.failure.reason if outcome.failure is not None else ""
-    return outcome.truth is HostedState.RUNNING and said == Reason.RUNNING_IN_TWO_PLACES.name
+    return outcome.truth is HostedState.RUNNING and _said(outcome, Reason.RUNNING_IN_TWO_PLACES)
+
+
+def _would_not_start(outcome: MoveOutcome) -> bool:
+    return outcome.truth is HostedState.SHUT_OFF and _said(outcome, Reason.WOULD_NOT_START)
+
+
+def _said(outcome: MoveOutcome, reason: Reason) -> bool:
+    return outcome.failure is not None and outcome.failure.reason == reason.name
 
 
 def words_to_go_back(operation: Operation) -> set[str]:
@@ -230,7 +252,7 @@ def advance(
         moved = _receipt(moved, policy_hash_after=outcome.policy_hash)
     elif event is Event.COPIED and outcome is not None:
         return _switch(moved, record, outcome, now_ms)
-    elif event is Event.STARTED and outcome is not None:
+    elif event in (Event.STARTED, Event.START_FAILED) and outcome is not None:
         return _started(moved, record, outcome, now_ms)
     elif event is Event.START_LOST:
         return _lost(view, moved, record, now_ms)
@@ -262,6 +284,9 @@ def overtaken(operation: Operation, epoch: int, now_ms: int) -> Change:
 
 
 def _ending(operation: Operation, phase: Phase) -> Phase:
+    """A failure from after the switch is told when the source has been cleaned up, too."""
+    if phase is Phase.SUCCEEDED and operation.failure is not None and operation.vm_id:
+        return Phase.FAILED
     cancelled = operation.cancel_requested and phase is Phase.FAILED
     return Phase.CANCELLED if cancelled else phase
 
@@ -301,9 +326,11 @@ def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_m
         operation,
         total_ms=float(now_ms - _entered(operation, Phase.PREPARING)),
         switch_ms=float(now_ms - _entered(operation, Phase.SWITCHING)),
-        policy_hash_after=outcome.policy_hash,
+        policy_hash_after=outcome.policy_hash or operation.receipt.policy_hash_after,
     )
-    location = replace(record.location, state=VmState.RUNNING)
+    off = operation.move_kind is MoveKind.COLD or not outcome.ok
+    state = VmState.SHUT_OFF if off else VmState.RUNNING
+    location = replace(record.location, state=state)
     running = replace(record, location=location, changed_ms=now_ms)
     return Decision((_put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
 

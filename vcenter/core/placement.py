@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from common.errors import Reason
-from common.model.operation import Operation
+from common.model.operation import MoveKind, Operation
 from common.model.server import Liveness, Server
 from common.model.vm import VmRecord, VmState
 from vcenter.core import indexes
@@ -42,14 +42,27 @@ def best_of(loads: Loads, servers: list[Server], place: Place | None = None) -> 
 
 
 def objections(
-    view: View, loads: Loads, record: VmRecord, destination: Server, own: str = ""
+    view: View,
+    loads: Loads,
+    record: VmRecord,
+    destination: Server,
+    kind: MoveKind,
+    own: str = "",
 ) -> list[Objection]:
-    """Everything that stands against a live move of this VM to this host. `own`: the id of the
-    move that is asked about, where it is in the table already."""
-    return [*movable(view, record, own), *against(view, loads, record, destination)]
+    """Everything that stands against a move of this kind of this VM to this host. `own`: the id of
+    the move that is asked about, where it is in the table already."""
+    return [*movable(view, record, kind, own), *against(view, loads, record, destination)]
 
 
-def movable(view: View, record: VmRecord, own: str = "") -> Iterator[Objection]:
+def kind_for(asked: MoveKind, record: VmRecord) -> MoveKind:
+    """How a VM is moved as it is now: what is off stays off, and what runs is shut down only for a
+    move that was asked for as cold."""
+    if record.location.state is VmState.SHUT_OFF:
+        return MoveKind.COLD
+    return MoveKind.RESTART if asked is MoveKind.COLD else asked
+
+
+def movable(view: View, record: VmRecord, kind: MoveKind, own: str = "") -> Iterator[Objection]:
     """What stands against moving the VM anywhere."""
     vm_id, source = record.vm.vm_id, record.location.server_id
     for move in view.all(Operation, indexes.moving(vm_id)):
@@ -63,9 +76,9 @@ def movable(view: View, record: VmRecord, own: str = "") -> Iterator[Objection]:
         )
     if record.location.state is VmState.LOST_NEEDS_FENCE:
         yield Objection(Reason.NEEDS_FENCE, f"nobody can say who runs VM {vm_id}", vm_id=vm_id)
-    elif record.location.state is not VmState.RUNNING:
-        text = f"VM {vm_id} is {record.location.state}"
-        yield Objection(Reason.NOT_RUNNING, text, vm_id=vm_id)
+    elif record.location.state is not _needs(kind):
+        reason = Reason.NOT_SHUT_OFF if kind is MoveKind.COLD else Reason.NOT_RUNNING
+        yield Objection(reason, f"VM {vm_id} is {record.location.state}", vm_id=vm_id)
     if not record.vm.assigned:
         text = f"VM {vm_id} has no tenant or network yet"
         yield Objection(Reason.UNASSIGNED, text, vm_id=vm_id)
@@ -73,6 +86,10 @@ def movable(view: View, record: VmRecord, own: str = "") -> Iterator[Objection]:
     if origin is None or origin.liveness is not Liveness.ATTACHED:
         text = f"the source {source} is silent"
         yield Objection(Reason.SERVER_SILENT, text, source, vm_id)
+
+
+def _needs(kind: MoveKind) -> VmState:
+    return VmState.SHUT_OFF if kind is MoveKind.COLD else VmState.RUNNING
 
 
 def against(view: View, loads: Loads, record: VmRecord, there: Server) -> Iterator[Objection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import Reason
+from common.model.operation import MoveKind
 from common.model.server import Server
 from common.model.vm import VmRecord
 from vcenter.core import indexes
@@ -29,19 +30,26 @@ class Plan:
     record: VmRecord
     destination: str
     objections: tuple[Objection, ...]
+    kind: MoveKind
 
 
-def plan(view: View, loads: Loads, record: VmRecord, where: Where, own: str = "") -> Plan:
+def plan(
+    view: View, loads: Loads, record: VmRecord, where: Where, kind: MoveKind, own: str = ""
+) -> Plan:
     """The dry run: the same code that decides the move."""
     if where.destination:
         server = view.must_server(where.destination)
-        found = objections(view, loads, record, server, own)
-        return Plan(record, where.destination, tuple(found))
-    basic = tuple(movable(view, record, own))
-    return Plan(record, "", basic) if basic else _chosen(view, loads, record, where)
+        every = objections(view, loads, record, server, kind, own)
+        return Plan(record, where.destination, tuple(every), kind)
+    basic = tuple(movable(view, record, kind, own))
+    destination, found = ("", basic) if basic else _chosen(view, loads, record, where)
+    return Plan(record, destination, found, kind)
 
 
-def _chosen(view: View, loads: Loads, record: VmRecord, where: Where) -> Plan:
+def _chosen(
+    view: View, loads: Loads, record: VmRecord, where: Where
+) -> tuple[str, tuple[Objection, ...]]:
+    """The best destination, or none and why."""
     place = find_place(view, where.near) if where.near else None
     home = view.must_server(record.location.server_id)
     others = [s for s in view.all(Server, indexes.SERVERS) if s.server_id != home.server_id]
@@ -50,10 +58,10 @@ def _chosen(view: View, loads: Loads, record: VmRecord, where: Where) -> Plan:
     vm_id = record.vm.vm_id
     if best is None:
         nowhere = Objection(Reason.NO_DESTINATION, f"no vServer can take VM {vm_id}", vm_id=vm_id)
-        return Plan(record, "", (nowhere, *(o for each in objected.values() for o in each)))
+        return "", (nowhere, *(o for each in objected.values() for o in each))
     if place is not None and place.distance_km(home) <= place.distance_km(best):
         text = (
             f"VM {vm_id} is on {home.server_id}, and no vServer nearer to {where.near} can take it"
         )
-        return Plan(record, "", (Objection(Reason.SAME_SERVER, text, home.server_id, vm_id),))
-    return Plan(record, best.server_id, ())
+        return "", (Objection(Reason.SAME_SERVER, text, home.server_id, vm_id),)
+    return best.server_id, ()

@@ -140,7 +140,8 @@ def _placed_anew(view: View, loads: Loads, move: Operation) -> Operation | None:
     parent, record = view.operation(move.parent), view.vm(move.vm_id)
     if parent is None or parent.destination or record is None:
         return None
-    planned = plan(view, loads, record, Where(near=parent.near), move.operation_id)
+    where = Where(near=parent.near)
+    planned = plan(view, loads, record, where, move.move_kind, move.operation_id)
     if planned.objections or record.location.server_id != move.source:
         return None
     loads.promise(planned.destination, record.vm.resources)
@@ -174,7 +175,7 @@ def hindrances(view: View, loads: Loads, move: Operation) -> list[Objection]:
         text = f"VM {move.vm_id} is on {record.location.server_id} by now"
         return [Objection(Reason.STALE_EPOCH, text)]
     destination = view.must_server(move.destination)
-    return objections(view, loads, record, destination, move.operation_id)
+    return objections(view, loads, record, destination, move.move_kind, move.operation_id)
 
 
 def _parents(overlay: Overlay, now_ms: int) -> Iterator[Decision]:

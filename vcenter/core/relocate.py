@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from common.errors import Reason, Refusal
-from common.model.operation import Operation, Phase, PhaseTime
+from common.model.operation import MoveKind, Operation, Phase, PhaseTime
 from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.command import Decision
@@ -19,7 +19,7 @@ from vcenter.core.forecast import Forecasts, Gauge
 from vcenter.core.ids import derived_id
 from vcenter.core.loads import Loads
 from vcenter.core.overlay import Overlay
-from vcenter.core.placement import Objection
+from vcenter.core.placement import Objection, kind_for
 from vcenter.core.planning import Plan, Where, plan
 from vcenter.core.queue import Limits, give_turns
 from vcenter.core.table import Change
@@ -41,6 +41,7 @@ class Relocate:
     near: str = ""
     priority: int = 0
     limits: Limits = Limits()
+    kind: MoveKind = MoveKind.LIVE
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
 
     def records(self, view: View) -> Iterable[VmRecord]:
@@ -55,12 +56,18 @@ class Relocate:
                 f"VM {self.vm_id} is at epoch {record.location.epoch}, not {self.epoch}",
                 evidence={"epoch": str(record.location.epoch)},
             )
-        chosen = plan(view, Loads(view), record, Where(self.destination, self.near))
+        chosen = self.plan(view)
         if chosen.objections:
             raise _refused(chosen.objections)
         move = _queued(chosen, self.operation_id, self.requested_by, self.priority, now_ms)
-        move = replace(move, predicted=Forecasts(view, self.gauges).of(record, chosen.destination))
+        move = replace(move, predicted=Forecasts(view, self.gauges).of_plan(chosen))
         return _accepted(view, (_put(move),), self.limits, now_ms, self.operation_id)
+
+    def plan(self, view: View) -> Plan:
+        """The dry run."""
+        record = view.must_vm(self.vm_id)
+        where = Where(self.destination, self.near)
+        return plan(view, Loads(view), record, where, kind_for(self.kind, record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class RelocateAll:
     where: Where = Where()
     priority: int = 0
     limits: Limits = Limits()
+    kind: MoveKind = MoveKind.LIVE
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
 
     def decide(self, view: View, now_ms: int) -> Decision:
@@ -91,7 +99,7 @@ class RelocateAll:
         forecasts = Forecasts(view, self.gauges)
         changes.append(_put(self._parent(now_ms)))
         for each in plans:
-            predicted = forecasts.of(each.record, each.destination)
+            predicted = forecasts.of_plan(each)
             changes.append(_put(replace(self._part(each, now_ms), predicted=predicted)))
         return _accepted(view, changes, self.limits, now_ms, self.operation_id)
 
@@ -108,7 +116,7 @@ class RelocateAll:
             self.records(overlay), key=lambda r: (-r.vm.resources.memory_mib, r.vm.vm_id)
         )
         for record in records:
-            planned = plan(overlay, loads, record, self.where)
+            planned = plan(overlay, loads, record, self.where, kind_for(self.kind, record))
             if _at_home(planned):
                 continue
             plans.append(planned)
@@ -152,6 +160,7 @@ class RelocateAll:
             priority=self.priority,
             subject=self.server_id or f"{self.tenant}/{self.name}",
             near=self.where.near,
+            move_kind=self.kind,
         )
 
     def _part(self, planned: Plan, now_ms: int) -> Operation:
@@ -180,6 +189,7 @@ def _queued(
         epoch_before=planned.record.location.epoch,
         phases=(PhaseTime(Phase.QUEUED, now_ms),),
         priority=priority,
+        move_kind=planned.kind,
     )
 
 

@@ -122,6 +122,7 @@ def _order(view: View, server_id: str, move: Operation) -> MoveOrder | None:
         peer_address=peer.vtep_address,
         peer_migration_uri=peer.migration_uri,
         epoch=order_epoch(move),
+        kind=move.move_kind,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from common.pb.vsignal.v1 import signaling_pb2
+from common.pb.vsignal.v1 import operations_pb2, signaling_pb2
 from vcenter.ctl import output
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Command
@@ -18,7 +18,7 @@ from vcenter.ctl.follow import finish, follow
 from vcenter.ctl.keys import find_vm_id
 from vcenter.ctl.movement import expected, receipt
 from vcenter.ctl.output import Pairs
-from vcenter.ctl.words import or_none
+from vcenter.ctl.words import or_none, word
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +30,7 @@ class How:
     destination: str
     near: str
     priority: int
+    kind: str
     plan: bool
     wait: bool
 
@@ -38,6 +39,7 @@ class How:
             destination=self.destination,
             near=self.near,
             priority=self.priority,
+            kind=operations_pb2.MoveKind.Value(f"MOVE_KIND_{self.kind.upper()}"),
             plan_only=self.plan,
             **subject,
         )
@@ -63,6 +65,13 @@ _OPTIONS = (
         default=0,
         help="In the queue, higher ones have their turn first; 0.",
     ),
+    click.option(
+        "--kind",
+        type=click.Choice(["live", "suspend", "cold"]),
+        default="live",
+        help="Of VMs that run: live; suspend: they stand still meanwhile; cold: they are shut down,"
+        " moved, and started. A VM that is off is moved as it is.",
+    ),
     click.option("--plan", is_flag=True, help="Only say what would be done, or why it cannot be."),
     click.option("--wait/--no-wait", default=True, help="Wait for the end (default), or do not."),
 )
@@ -73,7 +82,7 @@ def move_options(function: F) -> F:
 
     @wraps(function)
     def wrapper(*args: Any, **given: Any) -> Any:
-        names = ("destination", "near", "priority", "plan", "wait")
+        names = ("destination", "near", "priority", "kind", "plan", "wait")
         how = How(**{name: given.pop(name) for name in names})
         if how.destination and how.near:
             raise click.UsageError("--to and --near exclude each other")
@@ -92,7 +101,7 @@ def move_options(function: F) -> F:
 )
 @command_with_app
 def move(app: App, key: str, how: How, epoch: int | None) -> None:
-    """Moves a running VM to another vServer, and prints the receipt.
+    """Moves a VM to another vServer, and prints the receipt.
 
     While it runs, progress is on stderr. Ctrl-C and --timeout end the waiting, not the move. A move
     waits for its turn where too many are under way; `vctl op list` says why.
@@ -101,6 +110,7 @@ def move(app: App, key: str, how: How, epoch: int | None) -> None:
     Examples:
       vctl vm move web-1 --plan
       vctl vm move web-1 --to host-7
+      vctl vm move web-1 --to host-7 --kind suspend
       vctl vm move web-1 --near fra1 --priority 10
       vctl vm move web-1 --to host-7 --timeout 10m -o json
       vctl op follow "$(vctl vm move web-1 --no-wait -o name)"
@@ -134,7 +144,8 @@ def _plan_pairs(answer: signaling_pb2.RelocateResponse) -> Pairs:
     if len(answer.moves) != 1:
         yield "VMs to move", str(len(answer.moves))
     for move in answer.moves:
-        yield "Move", f"{move.vm_id} {move.source} -> {move.destination}"
+        kind = word(move, "kind")
+        yield "Move", f"{move.vm_id} {move.source} -> {move.destination}, {kind}"
         if move.HasField("predicted"):
             yield "Expected", expected(move.predicted)
     if not answer.moves:

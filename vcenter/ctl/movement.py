@@ -89,6 +89,7 @@ def _about(op: Operation) -> Pairs:
     if op.vm_id:
         yield "VM", op.vm_id
         yield "Route", route(op)
+        yield "Kind", word(op, "move_kind")
     else:
         yield "Kind", op.kind
         yield "Subject", op.subject

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.codec.checker import Checker
+from common.codec.enums import MOVE_KIND
 from common.codec.operation import to_operation, to_prediction
 from common.errors import Reason, Refusal
 from common.model.identity import parse_name, parse_vm_id
-from common.model.operation import Operation
+from common.model.operation import MoveKind, Operation, Prediction
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core.forecast import Forecasts
-from vcenter.core.loads import Loads
-from vcenter.core.planning import Plan, Where, plan
+from vcenter.core.planning import Plan, Where
 from vcenter.core.relocate import Relocate, RelocateAll
 from vcenter.wire.caller import Caller
 from vcenter.wire.context import Parts
@@ -43,6 +43,8 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
         abs(request.priority) <= MAX_PRIORITY, "priority", f"-{MAX_PRIORITY}..{MAX_PRIORITY}"
     )
     check.require(bool(subject.vm_id) or not request.epoch, "epoch", "of one VM only")
+    kind = MOVE_KIND.read(check, "kind", request.kind, MoveKind.LIVE)
+    check.require(kind is not MoveKind.RESTART, "kind", "of a VM that runs, COLD is a restart")
     check.done()
     if subject.vm_id:
         return Relocate(
@@ -54,6 +56,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
             near=request.near,
             priority=request.priority,
             limits=parts.limits,
+            kind=kind,
         )
     return RelocateAll(
         parts.new_id(),
@@ -64,6 +67,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
         where=Where(request.destination, request.near),
         priority=request.priority,
         limits=parts.limits,
+        kind=kind,
     )
 
 
@@ -114,9 +118,7 @@ def _planned(parts: Parts, command: Relocate | RelocateAll, caller: Caller) -> p
     if isinstance(command, RelocateAll):
         plans = command.plan(table, parts.clock.now_ms())
         return _told(command.where.destination, plans, forecasts, caller)
-    record = table.must_vm(command.vm_id)
-    where = Where(command.destination, command.near)
-    planned = plan(table, Loads(table), record, where)
+    planned = command.plan(table)
     return _told(planned.destination, [planned], forecasts, caller)
 
 
@@ -135,14 +137,15 @@ def _told(
             for each in plans
             for o in each.objections
         ],
-        moves=[
-            pb.PlannedMove(
-                vm_id=each.record.vm.vm_id,
-                source=each.record.location.server_id,
-                destination=each.destination,
-                predicted=to_prediction(forecasts.of(each.record, each.destination)),
-            )
-            for each in plans
-            if not each.objections
-        ],
+        moves=[_to_move(each, forecasts.of_plan(each)) for each in plans if not each.objections],
+    )
+
+
+def _to_move(planned: Plan, predicted: Prediction | None) -> pb.PlannedMove:
+    return pb.PlannedMove(
+        vm_id=planned.record.vm.vm_id,
+        source=planned.record.location.server_id,
+        destination=planned.destination,
+        predicted=to_prediction(predicted) if predicted is not None else None,
+        kind=MOVE_KIND.to(planned.kind),
     )

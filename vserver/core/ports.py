@@ -36,9 +36,14 @@ def ports_of(wanted: WantedVm, hosted: HostedVm | None) -> list[Port]:
     if step is MoveStep.CLEAN and state in _NOT_HERE:
         return []
     is_open = wanted.ports is PortState.OPEN
-    if step is MoveStep.START and not has_taps(hosted):
+    if step is MoveStep.START and not has_taps(hosted) and not _is_off(wanted):
         return incoming_ports(wanted, is_open)
     return _tap_ports(wanted, hosted, is_open) if hosted is not None else []
+
+
+def _is_off(wanted: WantedVm) -> bool:
+    """No copy brings its taps: they come when it is started, named as the hypervisor likes."""
+    return wanted.move is not None and wanted.move.kind.off
 
 
 def has_taps(hosted: HostedVm | None) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from common.clock import Clock
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import Resources, VmState
+from vserver.hypervisor import memory_cold
 from vserver.hypervisor.changes import Changes
 from vserver.hypervisor.memory_copy import MemoryCopy
 from vserver.hypervisor.memory_host import MemoryHost, refused
@@ -102,6 +103,7 @@ class MemoryHypervisor(MemoryHost):
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind = MoveKind.LIVE,
     ) -> Copied:
         self._ask()
         vm = self.vms.get(vm_id)
@@ -109,16 +111,31 @@ class MemoryHypervisor(MemoryHost):
             raise refused(f"VM {vm_id} does not run here")
         if vm_id in self._copies:
             raise refused(f"VM {vm_id} is being copied already")
-        destination = self._fleet.hosts.get(destination_uri)
-        if destination is None or destination is self or not destination.reachable:
-            raise refused(f"unable to connect to {destination_uri!r}")
-        copy = MemoryCopy(self._fleet.clock, self._fleet.speed, vm, self, destination)
+        destination = self._peer(destination_uri)
+        copy = MemoryCopy(self._fleet.clock, self._fleet.speed, vm, self, destination, kind)
         self._copies[vm_id] = copy
         try:
             return await copy.run(devices, progress)
         finally:
             del self._copies[vm_id]
             copy.ended.set()
+
+    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
+        self._ask()
+        there = self._peer(destination_uri)
+        await memory_cold.hand_over(self._fleet.clock, vm_id, self, there)
+
+    async def keeps(self, vm_id: str) -> bool:
+        self._ask()
+        return vm_id in self.vms
+
+    async def ask_off(self, vm_id: str) -> None:
+        self._ask()
+        memory_cold.ask_off(vm_id, self)
+
+    async def power_on(self, vm_id: str) -> None:
+        self._ask()
+        memory_cold.power_on(vm_id, self)
 
     async def abort(self, vm_id: str) -> None:
         self._ask()
@@ -148,6 +165,12 @@ class MemoryHypervisor(MemoryHost):
         if vm.state not in (VmState.INCOMING, VmState.SHUT_OFF):
             raise refused(f"the VM is {vm.state} here; it is not discarded")
         self.drop(vm_id)
+
+    def _peer(self, uri: str) -> MemoryHypervisor:
+        found = self._fleet.hosts.get(uri)
+        if found is None or found is self or not found.reachable:
+            raise refused(f"unable to connect to {uri!r}")
+        return found
 
     def _ask(self) -> None:
         if not self.reachable:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from common.clock import Clock
-from common.model.operation import Progress
+from common.model.operation import MoveKind, Progress
 from common.model.vm import VmState
 from vserver.hypervisor.memory_host import MemoryHost, refused
 from vserver.hypervisor.memory_vm import CopySpeed, MemoryVm
@@ -14,7 +14,8 @@ from vserver.hypervisor.port import Copied
 
 
 class MemoryCopy:
-    """The source runs on until the switch, and again if anything goes wrong before its end."""
+    """The source runs on until the switch (SUSPEND: it stands still from the beginning), and again
+    if anything goes wrong before its end."""
 
     def __init__(
         self,
@@ -23,6 +24,7 @@ class MemoryCopy:
         vm: MemoryVm,
         source: MemoryHost,
         destination: MemoryHost,
+        kind: MoveKind = MoveKind.LIVE,
     ) -> None:
         self.ended = asyncio.Event()
         self._clock = clock
@@ -30,6 +32,7 @@ class MemoryCopy:
         self._vm = vm
         self._source = source
         self._destination = destination
+        self._kind = kind
         self._fault = source.take_copy_fault()
         self._share = 0.0
         self._aborted = False
@@ -63,15 +66,21 @@ class MemoryCopy:
             progress(now)
 
         self._check(arriving)
+        if self._kind is MoveKind.SUSPEND:
+            self._stand_still()
         total = await self._speed.copy(
             self._clock, self._vm.vm, told, lambda: self._check(arriving)
         )
         self._check(arriving)
-        self._vm.state = VmState.PAUSED
-        self._source.changed(self._vm.vm.vm_id)
+        self._stand_still()
         await self._clock.sleep(self._speed.downtime)
         self._check(arriving)
         return total
+
+    def _stand_still(self) -> None:
+        if self._vm.state is not VmState.PAUSED:
+            self._vm.state = VmState.PAUSED
+            self._source.changed(self._vm.vm.vm_id)
 
     def _check(self, arriving: MemoryVm) -> None:
         """What a real copy notices between two pages."""

@@ -28,6 +28,8 @@ class MemoryHost:
         self._rules = rules
         self._tap_numbers = count()
         self._copy_fault: tuple[str, float] | None = None
+        self._start_fault = ""
+        self.deaf: set[str] = set()  # VMs whose guests do not heed their power button
 
     def create(
         self, vm: Vm, bridges: Mapping[str, str] | str = "br0", *, started: bool = True
@@ -83,6 +85,15 @@ class MemoryHost:
     def take_copy_fault(self) -> tuple[str, float] | None:
         """The fault meant for the copy that begins now: words, and share of it done."""
         fault, self._copy_fault = self._copy_fault, None
+        return fault
+
+    def fail_next_start(self, words: str = "cannot access storage file") -> None:
+        """The next `power_on` here is refused."""
+        self._start_fault = words
+
+    def take_start_fault(self) -> str:
+        """The fault meant for the start that is asked for now; "" if none is."""
+        fault, self._start_fault = self._start_fault, ""
         return fault
 
     def disconnect(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import Resources, Vm, VmState
 
@@ -123,13 +123,36 @@ class Hypervisor(Protocol):
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind = MoveKind.LIVE,
     ) -> Copied:
-        """Copy a running VM live; it stays *paused* at the destination (INCOMING there).
+        """Copy a running VM, LIVE, or as SUSPEND: then its guest stands still here from the
+        beginning. It stays *paused* at the destination (INCOMING there).
 
         When this returns, the VM is ABSENT here for good, its definition gone too. `devices` maps
         each MAC to the tap's name at the destination, so that policy is there before the tap is.
         Raises if the copy failed or was aborted: the VM then runs on here.
         """
+        ...
+
+    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
+        """Give a VM that is off to the destination, where it is defined and off afterwards.
+
+        When this returns, its definition is gone here (`keeps`). Raises if that failed: then it is
+        still here, as it was, and may be there too. Waits for the end, however long that takes.
+        """
+        ...
+
+    async def keeps(self, vm_id: str) -> bool:
+        """Whether the VM is defined here, on or off. Raises if that cannot be told."""
+        ...
+
+    async def ask_off(self, vm_id: str) -> None:
+        """Press the VM's power button. What the guest makes of it is its own affair; it may be
+        asked again. One that is off is no error."""
+        ...
+
+    async def power_on(self, vm_id: str) -> None:
+        """Start a VM that is defined here and off. Already on is no error."""
         ...
 
     async def abort(self, vm_id: str) -> None:

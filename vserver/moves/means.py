@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveStep, Progress
 from common.model.vm import VmState
 from common.model.wanted import MoveOrder, WantedVm
 from vserver.core.diff import ApplyNetwork, laid
@@ -62,16 +62,28 @@ class Means:
             raise Refusal(Reason.CANCELLED_BY_USER, "the order was taken back")
         return wanted
 
-    async def truth_at_source(self, vm_id: str) -> HostedState:
-        """SHUT_OFF where nobody has taken the VM away: it is still this host's."""
-        truth = await self.guests.truth(vm_id)
+    async def truth(self, job: Job) -> HostedState:
+        """What a host has to say with its answer to an order. SHUT_OFF, at a live move's source:
+        nobody has taken the VM away. Of a VM that is moved while it is off: it is defined here."""
+        truth = await self.guests.truth(job.vm_id)
         if truth is not HostedState.ABSENT:
             return truth
+        if job.order.kind.off:
+            return await self._truth_of_definition(job.vm_id)
+        if job.order.step not in (MoveStep.COPY, MoveStep.ABORT):
+            return truth
         try:
-            stays = await self.hypervisor.shut_down(vm_id)
+            stays = await self.hypervisor.shut_down(job.vm_id)
         except FAILURES:
             stays = False
         return HostedState.SHUT_OFF if stays else HostedState.ABSENT
+
+    async def _truth_of_definition(self, vm_id: str) -> HostedState:
+        try:
+            kept = await self.hypervisor.keeps(vm_id)
+        except FAILURES:
+            return HostedState.UNKNOWN
+        return HostedState.SHUT_OFF if kept else HostedState.ABSENT
 
     def refuse_if_stale(self, job: Job) -> None:
         """Fencing on the host: an order from before the VM's last change of owner is void (I3)."""

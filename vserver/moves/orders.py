@@ -17,7 +17,7 @@ from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
 from common.model.wanted import MoveOrder
 from vserver.guests import FAILURES
 from vserver.moves.means import Job, Means
-from vserver.moves.steps import carry_out, truth_of
+from vserver.moves.steps import carry_out
 from vserver.wake import first_of
 
 FIRST_PAUSE = 0.5
@@ -98,7 +98,7 @@ class Moves:
 
     async def _say_again(self) -> None:
         for vm_id, outcome in list(self._outcomes.items()):
-            truth = await truth_of(self._means, vm_id, outcome.step)
+            truth = await self._means.truth(self._running[vm_id].job)
             if self._outcomes.get(vm_id) is not outcome:
                 continue  # another order stands meanwhile
             self._outcomes[vm_id] = _now(outcome, truth)
@@ -117,7 +117,7 @@ class Moves:
                 _log.info("a step has ended", ok=outcome.ok, truth=outcome.truth.value)
                 self._outcomes[job.vm_id] = outcome
                 self._say(outcome)
-                if outcome.ok or order.step not in _FORWARD:
+                if outcome.ok or order.step not in _FORWARD or _is_final(outcome):
                     return
                 await first_of(job.stop.wait(), self._means.clock.sleep(pause))
                 pause = min(pause * 2, LAST_PAUSE)
@@ -136,6 +136,12 @@ class Moves:
             except FAILURES as error:
                 _log.warning("cannot stop the copy", error=str(error))
             await first_of(asyncio.wait({before.task}), self._means.clock.sleep(ABORT_EVERY))
+
+
+def _is_final(outcome: MoveOutcome) -> bool:
+    """A VM that would not start is off, and stays so until somebody starts it."""
+    failure = outcome.failure
+    return failure is not None and failure.reason == Reason.WOULD_NOT_START.name
 
 
 def _now(outcome: MoveOutcome, truth: HostedState) -> MoveOutcome:

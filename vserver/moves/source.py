@@ -33,7 +33,10 @@ async def copy(means: Means, job: Job) -> Found:
             job.order.peer_migration_uri,
             {i.mac: incoming_device(i.mac) for i in wanted.vm.interfaces},
             _reporter(means, job.order.operation_id),
+            job.order.kind,
         )
+    except Refusal as error:
+        raise Refusal(Reason.COPY_FAILED, error.message) from error
     except TimeoutError:  # unknown, not failed
         if not await _has_left(means, job):
             raise
@@ -46,14 +49,14 @@ async def copy(means: Means, job: Job) -> Found:
 async def abort(means: Means, job: Job) -> Found:
     """The copy that we began ourselves has ended by now (see `orders`)."""
     await means.hypervisor.abort(job.vm_id)
-    if await means.truth_at_source(job.vm_id) is HostedState.ABSENT:
+    if await means.truth(job) is HostedState.ABSENT:
         raise Refusal(Reason.TOO_LATE_TO_CANCEL, "the VM has left")
     return Found()
 
 
 async def _has_left(means: Means, job: Job) -> bool:
     """Raises if it is off, but not by leaving."""
-    truth = await means.truth_at_source(job.vm_id)
+    truth = await means.truth(job)
     if truth is HostedState.SHUT_OFF:
         raise Refusal(Reason.NOT_RUNNING, "its guest has shut down, in the middle of its move")
     return truth is HostedState.ABSENT

@@ -7,14 +7,16 @@ decides on, together with the hypervisor's word on where the VM is (`truth`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from common import log
 from common.errors import Reason, Refusal
-from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
+from common.model.operation import Failure, MoveOutcome, MoveStep
 from common.model.vm import VmState
+from common.model.wanted import MoveOrder
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
-from vserver.moves import destination, source
+from vserver.moves import cold, destination, source
 from vserver.moves.means import RUNS, Found, Job, Means
 
 _log = log.get(__name__)
@@ -25,7 +27,7 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
     found, failure = Found(), None
     try:
         means.refuse_if_stale(job)
-        found = await _STEPS[order.step](means, job)
+        found = await _step_of(order)(means, job)
     except FAILURES as error:
         failure = _failure(error)
         _log.warning("a step failed", reason=failure.reason, error=failure.message)
@@ -35,7 +37,7 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         epoch=order.epoch,
         step=order.step,
         ok=failure is None,
-        truth=await truth_of(means, job.vm_id, order.step),
+        truth=await means.truth(job),
         failure=failure,
         policy_hash=found.policy_hash,
         downtime_ms=found.copied.downtime_ms,
@@ -44,13 +46,6 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         bytes_per_second=found.copied.bytes_per_second,
         dirty_bytes_per_second=found.copied.dirty_bytes_per_second,
     )
-
-
-async def truth_of(means: Means, vm_id: str, step: MoveStep) -> HostedState:
-    """What a host has to say with its answer to a step: at the source, also who took the VM."""
-    if step in (MoveStep.COPY, MoveStep.ABORT):
-        return await means.truth_at_source(vm_id)
-    return await means.guests.truth(vm_id)
 
 
 async def clean(means: Means, job: Job) -> Found:
@@ -73,13 +68,24 @@ def _devices_left(means: Means, job: Job) -> list[str]:
     return [device for device, there in ports.items() if there.port.mac in macs]
 
 
-_STEPS: dict[MoveStep, Callable[[Means, Job], Awaitable[Found]]] = {
+Step: TypeAlias = Callable[[Means, Job], Awaitable[Found]]
+_STEPS: dict[MoveStep, Step] = {
     MoveStep.PREPARE: destination.prepare,
     MoveStep.COPY: source.copy,
     MoveStep.START: destination.start,
     MoveStep.CLEAN: clean,
     MoveStep.ABORT: source.abort,
 }
+_STEPS_WHILE_OFF: dict[MoveStep, Step] = {
+    MoveStep.COPY: cold.copy,
+    MoveStep.START: cold.start,
+    MoveStep.ABORT: cold.abort,
+}
+
+
+def _step_of(order: MoveOrder) -> Step:
+    special = _STEPS_WHILE_OFF.get(order.step) if order.kind.off else None
+    return special or _STEPS[order.step]
 
 
 def _failure(error: Exception) -> Failure:

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from vserver.hypervisor import acceleration
 from vserver.hypervisor.changes import Changes
-from vserver.hypervisor.libvirt import changing, domains, host, writing
+from vserver.hypervisor.libvirt import changing, cold, domains, host, writing
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copies import Copies
 from vserver.hypervisor.libvirt.subscription import What
@@ -22,7 +22,7 @@ from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
 from vserver.hypervisor.sampling import READY_AFTER, Sampling
 
 _log = logging.getLogger(__name__)
-_FACTS_PATIENCE, _DISCARD_PATIENCE = 120.0, 60.0
+_FACTS_PATIENCE, _DISCARD_PATIENCE, _START_PATIENCE = 120.0, 60.0, 60.0
 
 
 class LibvirtHypervisor:
@@ -120,11 +120,29 @@ class LibvirtHypervisor:
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind = MoveKind.LIVE,
     ) -> Copied:
-        copied = await self._copies.run(vm_id, destination_uri, devices, progress)
+        copied = await self._copies.run(vm_id, destination_uri, devices, progress, kind)
         if await self.hosted(vm_id) is not HostedState.ABSENT:
             raise TimeoutError(f"libvirt calls the copy done, but VM {vm_id} is not off here")
         return copied
+
+    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
+        work = self._connection.copy(lambda conn: cold.hand_over(conn, vm_id, destination_uri))
+        await asyncio.shield(work)  # libvirt goes on with it, whoever stops waiting
+
+    async def keeps(self, vm_id: str) -> bool:
+        if self._copies.is_over(vm_id):
+            return False
+        return await self._connection.call(lambda conn: cold.keeps(conn, vm_id))
+
+    async def ask_off(self, vm_id: str) -> None:
+        await self._connection.call(lambda conn: cold.ask_off(conn, vm_id))
+
+    async def power_on(self, vm_id: str) -> None:
+        await self._connection.call(
+            lambda conn: cold.power_on(conn, vm_id), patience=_START_PATIENCE
+        )
 
     async def abort(self, vm_id: str) -> None:
         await self._copies.abort(vm_id)

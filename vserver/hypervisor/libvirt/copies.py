@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
-from common.model.operation import Progress
+from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.libvirt import changing, copy_plan, domains
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copy import Copy
@@ -42,12 +42,13 @@ class Copies:
         destination: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind,
     ) -> Copied:
         """Copy; on cancellation stop the copy first, and wait for its end."""
         if vm_id in self._copies:
             raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} is being copied already")
         plan = await self._connection.call(
-            lambda conn: copy_plan.prepare(conn, vm_id, destination, devices, self._encrypt)
+            lambda conn: copy_plan.prepare(conn, vm_id, destination, devices, kind, self._encrypt)
         )
         copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records)
         self._copies[vm_id] = copy
@@ -69,7 +70,9 @@ class Copies:
         return copy is not None and copy.proven
 
     def switching(self, vm_id: str) -> None:
-        if copy := self._copies.get(vm_id):
+        """Its guest stands still: of a live copy, that is the end's beginning."""
+        copy = self._copies.get(vm_id)
+        if copy is not None and copy.plan.kind is MoveKind.LIVE:
             copy.switching.set()
 
     async def abort(self, vm_id: str) -> None:

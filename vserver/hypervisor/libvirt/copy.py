@@ -1,10 +1,11 @@
-"""One live copy from here to a peer, from the call to the proof that the source is over."""
+"""One copy of a guest from here to a peer, from the call to the proof that the source is over."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import libvirt
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import Progress
+from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.libvirt import changing
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copy_plan import CopyPlan, max_downtime_ms
@@ -46,6 +47,8 @@ class Copy:
         self._records = records
         self._limit = max_downtime_ms(0)
         self._copied = Copied(0, 0.0, 0)
+        self._began = clock.monotonic()
+        self._all_sent = False
         self.ending: asyncio.Future[None] = connection.copy(plan.carry_out)
         self.ending.add_done_callback(seen)
 
@@ -67,16 +70,20 @@ class Copy:
         if self.ending.done():
             self.ending.result()
         self.proven = True
+        if self.plan.kind is MoveKind.SUSPEND:
+            still_ms = (self._clock.monotonic() - self._began) * 1000
+            return replace(self._copied, downtime_ms=still_ms)
         return self._copied
 
     async def stop(self) -> None:
         """Ask until it has ended: before the transfer libvirt has no ear for it.
 
-        Once the guest stands still it is too late: libvirt (9.0) was seen to wait forever after an
-        abort in that moment, and the copy is over in a few milliseconds anyway.
+        Once a live copy's guest stands still, or all is sent, it is too late: libvirt (9.0) was
+        seen to wait forever after an abort in that moment, and the copy is over in a few
+        milliseconds anyway.
         """
         while not (self.proven or self.ending.done()):
-            if not self.switching.is_set():
+            if not (self.switching.is_set() or self._all_sent):
                 with suppress(Refusal, TimeoutError):
                     await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
             await first(self._clock, _ASK_AGAIN, (self.ending,))
@@ -129,6 +136,7 @@ class Copy:
             progress.bytes_per_second,
             _writing(stats, progress),
         )
+        self._all_sent = progress.bytes_processed > 0 and progress.bytes_remaining == 0
         self._progress(progress)
         await self._give_way(progress.iteration)
 

@@ -11,15 +11,16 @@ from urllib.parse import urldefrag, urlsplit
 import libvirt
 
 from common.errors import Reason, Refusal
+from common.model.operation import MoveKind
 from vserver.hypervisor.libvirt.domains import find
 from vserver.hypervisor.libvirt.marker import destination_xml
 
-_FLAGS = (
-    libvirt.VIR_MIGRATE_LIVE
-    | libvirt.VIR_MIGRATE_PEER2PEER
-    | libvirt.VIR_MIGRATE_PAUSED
-    | libvirt.VIR_MIGRATE_AUTO_CONVERGE
-)
+_FLAGS = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PAUSED
+# Without LIVE libvirt stops the guest before the copy, and lets it run on if that fails.
+_OF_KIND = {
+    MoveKind.LIVE: libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_AUTO_CONVERGE,
+    MoveKind.SUSPEND: 0,
+}
 _KEEP_DEFINITION = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
 _COPYABLE = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
 _RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
@@ -40,6 +41,7 @@ class CopyPlan:
     flags: int
     max_downtime: int
     autostart: bool
+    kind: MoveKind
 
     def carry_out(self, conn: Any) -> None:
         """Blocks until libvirt is through with it, the source's end included.
@@ -63,7 +65,12 @@ class CopyPlan:
 
 
 def prepare(
-    conn: Any, vm_id: str, destination: str, devices: Mapping[str, str], encrypt: bool
+    conn: Any,
+    vm_id: str,
+    destination: str,
+    devices: Mapping[str, str],
+    kind: MoveKind,
+    encrypt: bool,
 ) -> CopyPlan:
     """Look up everything that the copy needs; nothing is changed yet."""
     destination, peer = urldefrag(destination)
@@ -83,7 +90,7 @@ def prepare(
         libvirt.VIR_MIGRATE_PARAM_URI: data_uri(destination),
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml,
     }
-    flags = _FLAGS | (_KEEP_DEFINITION if persistent else 0)
+    flags = _FLAGS | _OF_KIND[kind] | (_KEEP_DEFINITION if persistent else 0)
     if encrypt:  # QEMU then demands a certificate with the peer's name, and shows its own
         flags |= libvirt.VIR_MIGRATE_TLS
         parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = peer
@@ -95,6 +102,7 @@ def prepare(
         flags=flags,
         max_downtime=limit,
         autostart=autostart,
+        kind=kind,
     )
 
 

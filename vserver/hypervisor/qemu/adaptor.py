@@ -10,18 +10,19 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import VmState
 from vserver.hypervisor.changes import EVERYTHING, Changes
 from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
 from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
-from vserver.hypervisor.qemu import host, launching
+from vserver.hypervisor.qemu import cold, host, launching
 from vserver.hypervisor.qemu.arrivals import Arrivals
 from vserver.hypervisor.qemu.bell import Bell
 from vserver.hypervisor.qemu.departures import Departures
 from vserver.hypervisor.qemu.guests import Guests, refused
+from vserver.hypervisor.qemu.hand import Hand
 from vserver.hypervisor.qemu.home import Homes
 from vserver.hypervisor.qemu.wire import Address
 from vserver.hypervisor.qemu.writing import writing
@@ -135,8 +136,26 @@ class QemuHypervisor:
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind = MoveKind.LIVE,
     ) -> Copied:
-        return await self._departures.run(vm_id, destination_uri, devices, progress)
+        return await self._departures.run(vm_id, destination_uri, devices, progress, kind)
+
+    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
+        await cold.hand_over(self._guests, vm_id, Address.parse(destination_uri))
+
+    async def keeps(self, vm_id: str) -> bool:
+        if self._departures.is_over(vm_id):
+            return False
+        with self._noticing():
+            return await cold.keeps(self._guests, vm_id)
+
+    async def ask_off(self, vm_id: str) -> None:
+        if watched := await self._guests.watched(vm_id):
+            await watched.monitor.execute("system_powerdown")
+
+    async def power_on(self, vm_id: str) -> None:
+        if not await self._guests.runs(vm_id):
+            await Hand(self._homes, self._clock).start(vm_id)
 
     async def abort(self, vm_id: str) -> None:
         await self._departures.abort(vm_id)

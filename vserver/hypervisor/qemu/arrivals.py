@@ -87,6 +87,9 @@ class Arrivals:
                     taken.add(planned.definition.uuid)
                     following = Definition.model_validate_json(after)
                     return {"port": await self._take(planned, following, devices)}
+                case {"keep": definition}:
+                    await self._keep(Definition.model_validate_json(definition))
+                    return {"state": "kept"}
                 case {"confirm": vm_id}:
                     return {"state": await self._confirm(str(vm_id))}
                 case {"give_up": vm_id}:
@@ -117,6 +120,7 @@ class Arrivals:
                     raise refused(f"guest {vm_id} runs here already")
                 await asyncio.to_thread(home.mark, "incoming")
                 await asyncio.to_thread(home.define, after)
+                home.unmark("standing")
                 home.unmark("leaving")
                 return await self._started(vm_id, planned)
         except BaseException:
@@ -126,6 +130,21 @@ class Arrivals:
         finally:
             self._guests.arriving.discard(vm_id)
             self.forget(vm_id)
+
+    async def _keep(self, definition: Definition) -> None:
+        """A guest that is off: what it is becomes ours, and nothing is started."""
+        vm_id = definition.uuid
+        if vm_id not in self._expected:
+            raise refused(f"guest {vm_id} is not expected here")
+        home = self._guests.homes.of(vm_id)
+        with home.alone():
+            if await self._guests.runs(vm_id):
+                raise refused(f"guest {vm_id} runs here already")
+            for mark in ("incoming", "standing", "leaving"):
+                home.unmark(mark)
+            await asyncio.to_thread(home.define, definition)
+        self.forget(vm_id)
+        self._guests.changed(vm_id)
 
     async def _undo(self, home: Home) -> None:
         if home.has("incoming"):

@@ -15,11 +15,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import Progress
+from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.port import Copied, writing
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import refused
@@ -53,7 +54,7 @@ class Departure:
         self._called_off = False
         self._limit = 0
 
-    async def run(self, devices: Mapping[str, str]) -> Copied:
+    async def run(self, devices: Mapping[str, str], kind: MoveKind) -> Copied:
         """Return on proof; raise `Refusal` when the guest runs on here, TimeoutError when nobody
         can say."""
         home, monitor = self.watched.home, self.watched.monitor
@@ -64,13 +65,20 @@ class Departure:
         line = await Line.connect(self._address)
         try:
             await asyncio.to_thread(home.mark, "leaving", self._destination)
+            began = self._clock.monotonic()
             try:
+                if kind is MoveKind.SUSPEND:
+                    await asyncio.to_thread(home.mark, "standing")
+                    await monitor.execute("stop")
                 await self._transfer(line, launch, after or launch.definition, devices)
             except BaseException:
                 await asyncio.shield(self._back())
                 raise
             state = await self._asked(line, "confirm")
-            return await self._decided(state, await self._copied())
+            copied = await self._decided(state, await self._copied())
+            if kind is MoveKind.SUSPEND:
+                return replace(copied, downtime_ms=(self._clock.monotonic() - began) * 1000)
+            return copied
         finally:
             line.close()
 
@@ -138,7 +146,7 @@ class Departure:
         if state != "absent":
             raise TimeoutError(f"the destination's agent calls the guest {state}")
         await self.watched.monitor.execute("cont")
-        self.watched.home.unmark("leaving")
+        await stays(self.watched)
         raise refused("the destination lost the copy; the guest runs on here")
 
     async def _back(self) -> None:
@@ -154,7 +162,7 @@ class Departure:
                         return  # too late: the mark stays, and `finish` will ask
             while await watched.monitor.status() == "finish-migrate":
                 await self._clock.sleep(_POLL_BACK)
-            watched.home.unmark("leaving")
+            await stays(watched)
         except (Refusal, TimeoutError) as error:
             _log.warning("guest %s: %s", watched.home.vm_id, error)
 
@@ -211,6 +219,14 @@ def _progress(ram: Mapping[str, Any]) -> Progress:
         bytes_per_second=float(ram.get("mbps", 0.0)) * 1e6 / 8,
         iteration=int(ram.get("dirty-sync-count", 0)),
     )
+
+
+async def stays(watched: Watched) -> None:
+    """Its copy has come to nothing: it runs on here, also where it was stopped for it."""
+    if watched.home.has("standing"):
+        await watched.monitor.execute("cont")
+        watched.home.unmark("standing")
+    watched.home.unmark("leaving")
 
 
 async def until_ended(departure: Departure, clock: Clock, again: float) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import Progress
+from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.port import Copied
-from vserver.hypervisor.qemu.departure import DONE, Departure, until_ended
+from vserver.hypervisor.qemu.departure import DONE, Departure, stays, until_ended
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.process import ended
 from vserver.hypervisor.qemu.watched import Watched
@@ -58,12 +58,13 @@ class Departures:
         destination: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
+        kind: MoveKind,
     ) -> Copied:
         """See `Hypervisor.migrate`. A copy that an agent before us has sent is only confirmed."""
         departure = Departure(await self._running(vm_id), destination, self._clock, progress)
         if await _is_sent(departure.watched):
             return await self._own(departure, departure.finish(give_up=False))
-        return await self._own(departure, departure.run(devices))
+        return await self._own(departure, departure.run(devices, kind))
 
     async def abort(self, vm_id: str) -> None:
         if departure := self._under_way.get(vm_id):
@@ -131,10 +132,10 @@ class Departures:
         with suppress(Refusal):  # there may be nothing to cancel any more
             await watched.monitor.execute("migrate_cancel")
         async with asyncio.timeout(_CANCEL_PATIENCE):
-            while (status := await watched.monitor.status()) == "finish-migrate":
+            while await watched.monitor.status() == "finish-migrate":
                 await self._clock.sleep(0.01)
-        if status != "postmigrate":
-            watched.home.unmark("leaving")
+        if not await _is_sent(watched):
+            await stays(watched)
 
 
 async def _is_sent(watched: Watched) -> bool:

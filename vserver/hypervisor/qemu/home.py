@@ -4,6 +4,7 @@
     launch.json       what was started: its definition then, its taps, its accelerator
     pid, agent, hand, console, qemu.log     of its QEMU; `hand` is the second monitor, for people
     incoming          it came here by a move and has never run here: it may be discarded
+    standing          its guest was stopped for the copy that has begun; it runs on if that fails
     leaving           its copy to another host has begun: it may run there, so nobody starts it here
 
 The directory of all guests must be readable for anything to be said: were it not mounted, say, no
@@ -28,7 +29,7 @@ from common.model.identity import parse_vm_id
 from vserver.hypervisor.qemu.definition import Definition
 
 _OURS = ("definition.json", "launch.json", "pid", "agent", "hand", "console", "qemu.log")
-_MARKS = ("incoming", "leaving")
+_MARKS = ("incoming", "standing", "leaving")
 _MAX_PATH = 60  # a Unix socket's path has 107 bytes; a guest's id and the file's name 44
 
 S = TypeVar("S", bound=Section)

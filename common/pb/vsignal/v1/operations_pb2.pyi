@@ -31,7 +31,7 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_PREPARING: _Phase.ValueType  # 1
     """the destination's ports exist, closed, with the profile in force"""
     PHASE_COPYING: _Phase.ValueType  # 2
-    """memory travels; the source runs"""
+    """what the move takes along travels; a live move's source runs"""
     PHASE_SWITCHING: _Phase.ValueType  # 3
     """the source is stopped for good; the ledger has changed; the destination starts"""
     PHASE_SETTLING: _Phase.ValueType  # 4
@@ -41,7 +41,7 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     PHASE_ABORTING: _Phase.ValueType  # 6
     """going back: the copy is stopped, the destination cleaned"""
     PHASE_FAILED: _Phase.ValueType  # 7
-    """final; the source runs as before"""
+    """final; the source has it as before, unless it is WOULD_NOT_START"""
     PHASE_CANCELLED: _Phase.ValueType  # 8
     """final; the source runs as before"""
     PHASE_LOST_NEEDS_FENCE: _Phase.ValueType  # 9
@@ -60,7 +60,7 @@ PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_PREPARING: Phase.ValueType  # 1
 """the destination's ports exist, closed, with the profile in force"""
 PHASE_COPYING: Phase.ValueType  # 2
-"""memory travels; the source runs"""
+"""what the move takes along travels; a live move's source runs"""
 PHASE_SWITCHING: Phase.ValueType  # 3
 """the source is stopped for good; the ledger has changed; the destination starts"""
 PHASE_SETTLING: Phase.ValueType  # 4
@@ -70,7 +70,7 @@ PHASE_SUCCEEDED: Phase.ValueType  # 5
 PHASE_ABORTING: Phase.ValueType  # 6
 """going back: the copy is stopped, the destination cleaned"""
 PHASE_FAILED: Phase.ValueType  # 7
-"""final; the source runs as before"""
+"""final; the source has it as before, unless it is WOULD_NOT_START"""
 PHASE_CANCELLED: Phase.ValueType  # 8
 """final; the source runs as before"""
 PHASE_LOST_NEEDS_FENCE: Phase.ValueType  # 9
@@ -82,6 +82,31 @@ PHASE_FENCING: Phase.ValueType  # 12
 PHASE_UNDER_WAY: Phase.ValueType  # 11
 """of an operation with parts: not all of them have ended"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
+
+class _MoveKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MoveKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MOVE_KIND_UNSPECIFIED: _MoveKind.ValueType  # 0
+    MOVE_KIND_LIVE: _MoveKind.ValueType  # 1
+    MOVE_KIND_SUSPEND: _MoveKind.ValueType  # 2
+    MOVE_KIND_COLD: _MoveKind.ValueType  # 3
+    MOVE_KIND_RESTART: _MoveKind.ValueType  # 4
+
+class MoveKind(_MoveKind, metaclass=_MoveKindEnumTypeWrapper):
+    """How a VM is moved. LIVE: it runs on meanwhile. SUSPEND: its guest stands still from the copy's begin
+    until it runs at the destination. COLD: it is off, and stays off. RESTART: its guest is shut down,
+    and started at the destination.
+    """
+
+MOVE_KIND_UNSPECIFIED: MoveKind.ValueType  # 0
+MOVE_KIND_LIVE: MoveKind.ValueType  # 1
+MOVE_KIND_SUSPEND: MoveKind.ValueType  # 2
+MOVE_KIND_COLD: MoveKind.ValueType  # 3
+MOVE_KIND_RESTART: MoveKind.ValueType  # 4
+Global___MoveKind: _TypeAlias = MoveKind  # noqa: Y015
 
 class _Basis:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -322,6 +347,7 @@ class Operation(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     NEAR_FIELD_NUMBER: _builtins.int
     PREDICTED_FIELD_NUMBER: _builtins.int
+    MOVE_KIND_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
@@ -347,6 +373,8 @@ class Operation(_message.Message):
     """of an operation with parts: TENANT/GROUP, or a vServer"""
     near: _builtins.str
     """of an operation with parts: where they were asked to go near to"""
+    move_kind: Global___MoveKind.ValueType
+    """of a move; of an operation with parts: as it was asked for"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -409,10 +437,11 @@ class Operation(_message.Message):
         parts: Global___Parts | None = ...,
         near: _builtins.str = ...,
         predicted: Global___Prediction | None = ...,
+        move_kind: Global___MoveKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "kind", b"kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,7 +39,9 @@ class _HostedStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostedSta
     HOSTED_STATE_UNKNOWN: _HostedState.ValueType  # 3
     """the hypervisor did not answer"""
     HOSTED_STATE_SHUT_OFF: _HostedState.ValueType  # 4
-    """in a move's outcome: ABSENT, for the guest shut down here by itself"""
+    """In a move's outcome: ABSENT, for the guest shut down here by itself; and of a VM that is moved
+    while it is off: its definition is here.
+    """
 
 class HostedState(_HostedState, metaclass=_HostedStateEnumTypeWrapper): ...
 
@@ -51,7 +53,9 @@ HOSTED_STATE_RUNNING: HostedState.ValueType  # 2
 HOSTED_STATE_UNKNOWN: HostedState.ValueType  # 3
 """the hypervisor did not answer"""
 HOSTED_STATE_SHUT_OFF: HostedState.ValueType  # 4
-"""in a move's outcome: ABSENT, for the guest shut down here by itself"""
+"""In a move's outcome: ABSENT, for the guest shut down here by itself; and of a VM that is moved
+while it is off: its definition is here.
+"""
 Global___HostedState: _TypeAlias = HostedState  # noqa: Y015
 
 class _MoveStep:
@@ -66,11 +70,11 @@ class _MoveStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveStep.Val
     MOVE_STEP_COPY: _MoveStep.ValueType  # 2
     """source: copy, stop, and never start again"""
     MOVE_STEP_START: _MoveStep.ValueType  # 3
-    """destination: open the ports, then run"""
+    """destination: open the ports, then run; COLD: it has it, and it stays off"""
     MOVE_STEP_CLEAN: _MoveStep.ValueType  # 4
     """source after the switch, destination after an abort: forget the VM"""
     MOVE_STEP_ABORT: _MoveStep.ValueType  # 5
-    """source: stop the copy; the VM runs on"""
+    """source: stop the copy; the VM is as before"""
 
 class MoveStep(_MoveStep, metaclass=_MoveStepEnumTypeWrapper): ...
 
@@ -80,11 +84,11 @@ MOVE_STEP_PREPARE: MoveStep.ValueType  # 1
 MOVE_STEP_COPY: MoveStep.ValueType  # 2
 """source: copy, stop, and never start again"""
 MOVE_STEP_START: MoveStep.ValueType  # 3
-"""destination: open the ports, then run"""
+"""destination: open the ports, then run; COLD: it has it, and it stays off"""
 MOVE_STEP_CLEAN: MoveStep.ValueType  # 4
 """source after the switch, destination after an abort: forget the VM"""
 MOVE_STEP_ABORT: MoveStep.ValueType  # 5
-"""source: stop the copy; the VM runs on"""
+"""source: stop the copy; the VM is as before"""
 Global___MoveStep: _TypeAlias = MoveStep  # noqa: Y015
 
 class _PortState:
@@ -422,6 +426,7 @@ class MoveOrder(_message.Message):
     PEER_ADDRESS_FIELD_NUMBER: _builtins.int
     PEER_MIGRATION_URI_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     step: Global___MoveStep.ValueType
     peer_server: _builtins.str
@@ -429,6 +434,8 @@ class MoveOrder(_message.Message):
     peer_migration_uri: _builtins.str
     epoch: _builtins.int
     """of the VM when the order was given"""
+    kind: _operations_pb2.MoveKind.ValueType
+    """unspecified: LIVE"""
     def __init__(
         self,
         *,
@@ -438,10 +445,11 @@ class MoveOrder(_message.Message):
         peer_address: _builtins.str = ...,
         peer_migration_uri: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        kind: _operations_pb2.MoveKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -531,6 +531,7 @@ class RelocateRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     NEAR_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     server_id: _builtins.str
     destination: _builtins.str
@@ -542,6 +543,10 @@ class RelocateRequest(_message.Message):
     """0..1, without destination: a site, a vServer, or LATITUDE,LONGITUDE"""
     priority: _builtins.int
     """-100..100; in the queue, higher ones first"""
+    kind: _operations_pb2.MoveKind.ValueType
+    """Of VMs that run: LIVE (so too if nothing is said), SUSPEND, or COLD: then they are shut down,
+    moved and started (RESTART). One that is off is moved COLD, whatever is asked for.
+    """
     @_builtins.property
     def group(self) -> Global___RelocateRequest.GroupSubject: ...
     def __init__(
@@ -555,10 +560,11 @@ class RelocateRequest(_message.Message):
         epoch: _builtins.int = ...,
         near: _builtins.str = ...,
         priority: _builtins.int = ...,
+        kind: _operations_pb2.MoveKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "epoch", b"epoch", "group", b"group", "near", b"near", "plan_only", b"plan_only", "priority", b"priority", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "epoch", b"epoch", "group", b"group", "kind", b"kind", "near", b"near", "plan_only", b"plan_only", "priority", b"priority", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["vm_id", "group", "server_id"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -576,9 +582,11 @@ class PlannedMove(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
     PREDICTED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     source: _builtins.str
     destination: _builtins.str
+    kind: _operations_pb2.MoveKind.ValueType
     @_builtins.property
     def predicted(self) -> _operations_pb2.Prediction: ...
     def __init__(
@@ -588,10 +596,11 @@ class PlannedMove(_message.Message):
         source: _builtins.str = ...,
         destination: _builtins.str = ...,
         predicted: _operations_pb2.Prediction | None = ...,
+        kind: _operations_pb2.MoveKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "kind", b"kind", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
