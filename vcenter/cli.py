@@ -1,4 +1,4 @@
-"""`vcenter`: init, run, check-config, db."""
+"""`vcenter`: init, join, run, check-config, db."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vcenter.ca.authority import AuthorityError
 from vcenter.config import Config
 from vcenter.db import db
 from vcenter.init import init
+from vcenter.join import join
 from vcenter.store.port import StoreUnusable
 from vcenter.wire.server import CannotListen
 
@@ -32,6 +33,7 @@ def main() -> None:
 
 main.add_command(db)
 main.add_command(init)
+main.add_command(join)
 
 
 @main.command("run")

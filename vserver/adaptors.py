@@ -11,6 +11,7 @@ import grpc
 from common import log, rpc
 from common.clock import Clock
 from common.model.caller import Caller, Role, dns_name
+from common.renewal import Renewal
 from common.tls import Keeper, TlsError
 from vserver.app import Parts
 from vserver.config import AgentConfig, HypervisorKind, NetworkKind
@@ -18,7 +19,6 @@ from vserver.hypervisor.metadata import Attachment, AttachmentRules
 from vserver.hypervisor.port import Hypervisor
 from vserver.link import GrpcLink
 from vserver.network.port import Network
-from vserver.renewal import Renewal
 from vserver.state import FileState
 
 _log = log.get(__name__)

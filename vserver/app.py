@@ -17,6 +17,7 @@ from common.errors import Refusal
 from common.model.revision import generation
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import session_pb2
+from common.renewal import Renewal
 from vserver.announcing import Announcing
 from vserver.budget import Budget
 from vserver.config import AgentConfig
@@ -36,7 +37,6 @@ from vserver.moves.means import Means
 from vserver.moves.orders import Moves
 from vserver.network.port import Network
 from vserver.outbox import Outbox
-from vserver.renewal import Renewal
 from vserver.session import Session
 from vserver.state import Keeper, State
 from vserver.wake import Bell, first_of

@@ -19,7 +19,8 @@ class Role(StrEnum):
     it may, and more."""
 
     VSERVER = "vserver"
-    VCENTER = "vcenter"
+    VCENTER = "vcenter"  # serves; it calls nobody of its own domain
+    DOMAIN = "domain"  # another domain's vCenter, a neighbour: it serves nobody here
     TENANT = "tenant"
     WATCHER = "watcher"
     VIEW = "view"
@@ -29,7 +30,7 @@ class Role(StrEnum):
 
 OPERATORS = (Role.VIEW, Role.OPERATE, Role.ADMIN)
 SPELLINGS = (
-    "vserver/ID, vcenter/ID, tenant/ID, operator/NAME[/view|operate|admin],"
+    "vserver/ID, vcenter/ID, domain/NAME, tenant/ID, operator/NAME[/view|operate|admin],"
     " watcher/NAME/tenant/ID or watcher/NAME/network/ID"
 )
 
@@ -86,7 +87,7 @@ def parse_caller(said: str) -> Caller:
         return Caller(Role.WATCHER, name, tenant=tenant, network=network)
     elif kind == "tenant" and not more:
         return Caller(Role.TENANT, name, tenant=name)
-    elif kind in ("vserver", "vcenter") and not more:
+    elif kind in ("vserver", "vcenter", "domain") and not more:
         return Caller(Role(kind), name)
     raise ValueError(f"not an identity: {said!r}")
 

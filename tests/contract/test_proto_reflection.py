@@ -93,7 +93,7 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
     ("operator/a", "Directory/VmHistory", {"vmId": VM, "limit": 1}, None),
     ("watcher/w/tenant/acme", "Directory/Watch", {"tenant": "acme"}, None),
     ("operator/a/view", "Directory/ListAudit", {"refusedOnly": True}, None),
-    ("vcenter/east", "Federation/ListDomains", {"tree": True}, None),
+    ("domain/east", "Federation/ListDomains", {"tree": True}, None),
     ("operator/a", "Operations/List", {}, None),
     ("operator/a", "Operations/Get", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),
     ("operator/a", "Operations/Wait", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),

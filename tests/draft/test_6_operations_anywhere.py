@@ -221,24 +221,25 @@ BY_CENTER = ("vsignal-asked", "center")
 @pytest.mark.parametrize(
     ("relay", "metadata", "reason"),
     [
-        ("vcenter/mars", [("vsignal-caller", "operator/eve/admin"), BY_CENTER], Reason.FORBIDDEN),
-        ("vcenter/center", [("vsignal-caller", "vserver/e1"), BY_CENTER], Reason.FORBIDDEN),
-        ("vcenter/center", [("vsignal-caller", "vcenter/east"), BY_CENTER], Reason.FORBIDDEN),
-        ("vcenter/center", [("vsignal-caller", "operator/eve"), BY_CENTER], Reason.UNIDENTIFIED),
-        ("vcenter/center", [("vsignal-caller", "nobody"), BY_CENTER], Reason.UNIDENTIFIED),
-        ("vcenter/center", [("vsignal-caller", "operator/eve/view")], Reason.INVALID_FIELD),
+        ("domain/mars", [("vsignal-caller", "operator/eve/admin"), BY_CENTER], Reason.FORBIDDEN),
+        ("domain/center", [("vsignal-caller", "vserver/e1"), BY_CENTER], Reason.FORBIDDEN),
+        ("domain/center", [("vsignal-caller", "domain/east"), BY_CENTER], Reason.FORBIDDEN),
+        ("vcenter/center", [("vsignal-caller", "operator/a/view"), BY_CENTER], Reason.FORBIDDEN),
+        ("domain/center", [("vsignal-caller", "operator/eve"), BY_CENTER], Reason.UNIDENTIFIED),
+        ("domain/center", [("vsignal-caller", "nobody"), BY_CENTER], Reason.UNIDENTIFIED),
+        ("domain/center", [("vsignal-caller", "operator/eve/view")], Reason.INVALID_FIELD),
         (
-            "vcenter/center",
+            "domain/center",
             [("vsignal-caller", "operator/eve/view"), ("vsignal-asked", "west")],
             Reason.INVALID_FIELD,
         ),
         (
-            "vcenter/center",
+            "domain/center",
             [("vsignal-caller", "operator/eve/view"), ("vsignal-asked", "east,center")],
             Reason.DOMAIN_LOOP,
         ),
         (
-            "vcenter/center",
+            "domain/center",
             [
                 ("vsignal-caller", "operator/eve/view"),
                 ("vsignal-asked", ",".join([*(f"d{n}" for n in range(16)), "center"])),
@@ -256,7 +257,7 @@ async def test_a_word_that_is_not_believed(
 
 
 @pytest.mark.parametrize("who", ["operator/eve", "tenant/red", "vserver/e1"])
-async def test_nobody_but_a_vcenter_speaks_for_others(country: Country, who: str) -> None:
+async def test_nobody_but_a_neighbour_speaks_for_others(country: Country, who: str) -> None:
     """The metadata is not read; the caller is who it is."""
     await registered(country)
     said = (("vsignal-caller", "tenant/blue"), BY_CENTER)

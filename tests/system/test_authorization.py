@@ -45,7 +45,7 @@ from vcenter.wire.rules import CHANGING, RULES
 
 CALLERS = {
     "vserver": "vserver/host-1",
-    "vcenter": "vcenter/east",
+    "domain": "domain/east",
     "tenant": "tenant/blue",
     "watcher of a tenant": "watcher/nve/tenant/blue",
     "watcher of a network": "watcher/nve/network/blue-net",
@@ -57,7 +57,7 @@ CALLERS = {
 
 # What each column's callers hear of (own, another's, unknown); `-`: FORBIDDEN, whatever it is.
 EXPECTED = """
-method                    vserver                vcenter                 tenant          watcher         least    operator
+method                    vserver                domain                  tenant          watcher         least    operator
 Signaling/Register        ok,YOURS,YOURS         -                       -               -               -        -
 Signaling/Deregister      ok,NOT_OWNER,VM        -                       -               -               -        -
 Signaling/SyncGroup       ok,YOURS,YOURS         -                       -               -               operate  ok,ok,TENANT
@@ -260,7 +260,7 @@ def expected() -> dict[tuple[str, str], list[str]]:
     cells: dict[tuple[str, str], list[str]] = {}
     for line in lines:
         said = dict(zip(head, line, strict=True))
-        columns = {"vserver": "vserver", "vcenter": "vcenter", "tenant": "tenant"}
+        columns = {"vserver": "vserver", "domain": "domain", "tenant": "tenant"}
         columns |= {role: "watcher" for role in CALLERS if role.startswith("watcher")}
         least = OPERATORS.index(said["least"]) if said["least"] != "-" else len(OPERATORS)
         columns |= dict.fromkeys(OPERATORS[least:], "operator")

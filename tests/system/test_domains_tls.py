@@ -56,7 +56,7 @@ async def running(
 
 def parent(folder: Path) -> DomainSettings:
     """The center, as the east has it configured; it need not be reached for this."""
-    tls = files(folder, "east-at-center", CENTER.bundle("vcenter/east"))
+    tls = files(folder, "east-at-center", CENTER.bundle("domain/east"))
     return DomainSettings(name="center", address="127.0.0.1:1", relation="parent", tls=tls)
 
 
@@ -87,7 +87,7 @@ async def state_of_east(center: VCenter) -> federation_pb2.Domain:
 async def test_a_certificate_of_the_other_domain_opens_the_way(tmp_path: Path) -> None:
     """The center shows what the east's CA has given it; its operator is believed on its word."""
     async with running(tmp_path, EAST, "east", parent(tmp_path)) as east:
-        there = child(tmp_path, east, EAST.bundle("vcenter/center"))
+        there = child(tmp_path, east, EAST.bundle("domain/center"))
         async with running(tmp_path, CENTER, "center", there) as center:
 
             async def current() -> bool:
@@ -103,7 +103,7 @@ async def test_a_certificate_of_the_other_domain_opens_the_way(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("who", "reason"),
     [
-        ("vcenter/mars", Reason.FORBIDDEN),  # of the east's CA, and no neighbour of the east's
+        ("domain/mars", Reason.FORBIDDEN),  # of the east's CA, and no neighbour of the east's
         ("operator/eve/admin", None),  # is itself, whatever it says of others
     ],
 )
@@ -125,7 +125,7 @@ async def test_a_certificate_is_worth_what_it_names(
 
 async def test_another_ca_is_not_believed(tmp_path: Path) -> None:
     async with running(tmp_path, EAST, "east", parent(tmp_path)) as east:
-        there = child(tmp_path, east, CENTER.bundle("vcenter/center"))
+        there = child(tmp_path, east, CENTER.bundle("domain/center"))
         async with running(tmp_path, CENTER, "center", there) as center:
             refused = await refusal_of(put_tenant(center, "blue"))
             assert refused.reason is Reason.DOMAIN_UNREACHABLE

@@ -8,6 +8,7 @@ import click
 from rich.tree import Tree
 
 from common.pb.vsignal.v1 import federation_pb2 as pb
+from vcenter.ctl import cert
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Group
 from vcenter.ctl.output import Column, many
@@ -70,6 +71,20 @@ def tree(app: App) -> None:
         app.out.print(_branch(own, Tree(_line(own))))
     else:
         many(app, [own], COLUMNS, lambda d: d.name, "")
+
+
+@domain.command("invite")
+@click.argument("name", metavar="DOMAIN")
+@cert.VALID
+@command_with_app
+def invite(app: App, name: str, valid: float | None) -> None:
+    """Makes a one-time token for another domain's vCenter: `vcenter join` there redeems it.
+
+    \b
+    Example:
+      vctl domain invite center | ssh center vcenter join --relation child
+    """
+    cert.invite(app, f"domain/{name}", valid)
 
 
 def _branch(of: pb.Domain, to: Tree) -> Tree:

@@ -6,33 +6,20 @@ from collections.abc import Sequence
 
 import grpc.aio
 
-from common.clock import Clock
 from common.pb.vsignal.v1 import directory_pb2_grpc, types_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.federation.neighbour import CALL_WITHIN, Neighbour
-from vcenter.federation.settings import DomainSettings
 
 
 class Asked(Neighbour):
-    def __init__(
-        self,
-        settings: DomainSettings,
-        channel: grpc.aio.Channel,
-        own: str,
-        clock: Clock,
-    ) -> None:
-        super().__init__(settings, channel, own, clock)
-        self._directory = directory_pb2_grpc.DirectoryStub(self.channel)
-
     async def lookup(
         self, keys: Sequence[types_pb2.VmKey], asked: Sequence[str]
     ) -> Sequence[pb.LookupResult] | None:
         """One result a key, in order; None: it could not be asked."""
         request = pb.LookupRequest(keys=keys, asked=asked)
         try:
-            answer = await self._directory.Lookup(
-                request, metadata=self.identity, timeout=CALL_WITHIN
-            )
+            stub = directory_pb2_grpc.DirectoryStub(self.channel)
+            answer = await stub.Lookup(request, metadata=self.identity, timeout=CALL_WITHIN)
         except grpc.aio.AioRpcError as error:
             self.lost(f"{error.code().name}: {error.details()}")
             return None

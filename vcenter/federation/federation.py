@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc.aio
 
@@ -18,7 +18,7 @@ from vcenter.core.table import Table
 from vcenter.federation.asked import Asked
 from vcenter.federation.duplicates import Duplicates
 from vcenter.federation.followed import Followed
-from vcenter.federation.neighbour import Neighbour
+from vcenter.federation.neighbour import Dial, Neighbour
 from vcenter.federation.settings import DomainSettings
 from vcenter.ledger import Ledger
 from vcenter.wire.caller import Caller
@@ -32,7 +32,7 @@ class Federation:
         own: str,
         domains: Sequence[DomainSettings],
         ledger: Ledger,
-        dial: Callable[[DomainSettings], grpc.aio.Channel],
+        dial: Dial,
         clock: Clock,
         chance: random.Random,
     ) -> None:
@@ -40,11 +40,13 @@ class Federation:
         self._ledger = ledger
         self._duplicates = Duplicates(own, ledger, self._held)
         self._followed = [
-            Followed(d, dial(d), own, clock, chance, self._duplicates.seen)
+            Followed(d, dial, own, clock, chance, self._duplicates.seen)
             for d in domains
             if d.relation != "parent"
         ]
-        self._asked = [Asked(d, dial(d), own, clock) for d in domains if d.relation == "parent"]
+        self._asked = [
+            Asked(d, dial, own, clock, chance) for d in domains if d.relation == "parent"
+        ]
         if self._followed:
             self._duplicates.listen()
 
@@ -64,6 +66,9 @@ class Federation:
             async with asyncio.TaskGroup() as tasks:
                 for followed in self._followed:
                     tasks.create_task(followed.run())
+                for neighbour in self.neighbours:
+                    if neighbour.renewal is not None:
+                        tasks.create_task(neighbour.renewal.run())
                 tasks.create_task(self._duplicates.run())
         finally:
             for neighbour in self.neighbours:

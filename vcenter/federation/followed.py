@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 
@@ -14,7 +15,7 @@ from common.model.vm import VmKey, VmRecord
 from common.pb.vsignal.v1 import directory_pb2, directory_pb2_grpc, signaling_pb2
 from common.pb.vsignal.v1 import federation_pb2 as pb
 from vcenter.federation.copy import Copy
-from vcenter.federation.neighbour import Neighbour, Wrong
+from vcenter.federation.neighbour import Dial, Neighbour, Wrong
 from vcenter.federation.settings import DomainSettings
 from vcenter.wire.caller import Caller
 
@@ -29,33 +30,48 @@ class Followed(Neighbour):
     def __init__(
         self,
         settings: DomainSettings,
-        channel: grpc.aio.Channel,
+        dial: Dial,
         own: str,
         clock: Clock,
         chance: random.Random,
         seen: Callable[[str, VmRecord], None],
     ) -> None:
-        super().__init__(settings, channel, own, clock)
+        super().__init__(settings, dial, own, clock, chance)
         self._chance = chance
+        self._pause = FIRST_PAUSE
+        self._attempt: asyncio.Task[None] | None = None
         self.copy = Copy(settings.name, seen)
-        self._directory = directory_pb2_grpc.DirectoryStub(self.channel)
 
     async def run(self) -> None:
         """Follow, and follow again, for ever."""
-        pause = FIRST_PAUSE
         while True:
+            attempt = self._attempt = asyncio.create_task(self._follow())
             try:
-                await self._check()
-                async for event in self._events():
-                    pause = FIRST_PAUSE
-                    self._take(event)
-                self.lost("it ended the watch")
-            except grpc.aio.AioRpcError as error:
-                self.lost(f"{error.code().name}: {error.details()}")
-            except Wrong as error:
-                self.refused(str(error))
-            await self._clock.sleep(pause * self._chance.uniform(0.5, 1.0))
-            pause = min(pause * 2, LAST_PAUSE)
+                await asyncio.wait({attempt})
+            finally:
+                attempt.cancel()
+            if not attempt.cancelled():
+                attempt.result()  # what is raised is a defect
+                await self._clock.sleep(self._pause * self._chance.uniform(0.5, 1.0))
+                self._pause = min(self._pause * 2, LAST_PAUSE)
+
+    async def redial(self) -> None:
+        """Goes on from the same revision, on the new connection."""
+        await super().redial()
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    async def _follow(self) -> None:
+        try:
+            await self._check()
+            async for event in self._events():
+                self._pause = FIRST_PAUSE
+                self._take(event)
+            self.lost("it ended the watch")
+        except grpc.aio.AioRpcError as error:
+            self.lost(f"{error.code().name}: {error.details()}")
+        except Wrong as error:
+            self.refused(str(error))
 
     async def _check(self) -> None:
         """That it is who we take it for, and does not follow us from above in its turn."""
@@ -71,7 +87,8 @@ class Followed(Neighbour):
         request = directory_pb2.WatchRequest(from_revision=self.copy.position)
         if not self.copy.position:
             self.copy.begin_anew()
-        call = self._directory.Watch(request, metadata=self.identity)
+        directory = directory_pb2_grpc.DirectoryStub(self.channel)
+        call = directory.Watch(request, metadata=self.identity)
         try:
             async for event in call:
                 yield event

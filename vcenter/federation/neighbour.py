@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 
 import grpc.aio
 import structlog
@@ -12,6 +13,8 @@ from common.clock import Clock
 from common.codec.times import to_timestamp
 from common.pb.vsignal.v1 import federation_pb2 as pb
 from common.pb.vsignal.v1 import federation_pb2_grpc
+from common.renewal import Renewal
+from common.tls import Keeper
 from vcenter.federation.settings import DomainSettings
 
 CALL_WITHIN = 2.0  # seconds; whoever asks waits for it
@@ -19,25 +22,27 @@ CALL_WITHIN = 2.0  # seconds; whoever asks waits for it
 log = structlog.get_logger()
 
 
+Dial = Callable[[DomainSettings], grpc.aio.Channel]
+
+
 class Wrong(Exception):
     """It is not what the configuration says."""
 
 
 class Neighbour:
-    """`own` is this domain's name."""
+    """`own` is this domain's name. Raises `TlsError`, as `dial` does."""
 
     def __init__(
-        self,
-        settings: DomainSettings,
-        channel: grpc.aio.Channel,
-        own: str,
-        clock: Clock,
+        self, settings: DomainSettings, dial: Dial, own: str, clock: Clock, chance: random.Random
     ) -> None:
+        self._settings = settings
+        self._dial = dial
         self.name = settings.name
         self.relation = pb.Relation.Value(f"RELATION_{settings.relation.upper()}")
         self.address = settings.address
-        self.channel = channel
-        self.identity = rpc.identity(f"vcenter/{own}")
+        self.channel = dial(settings)
+        self._before: grpc.aio.Channel | None = None
+        self.identity = rpc.identity(f"domain/{own}")
         self.stale_since_ms = 0  # 0: it is not
         self._own = own
         self._clock = clock
@@ -45,17 +50,29 @@ class Neighbour:
         self._problem = "not heard of yet"
         self._heard_ms = 0
         self._heard_at = 0.0
-        self._federation = federation_pb2_grpc.FederationStub(self.channel)
+        self.renewal: Renewal | None = None  # of our certificate there; run it
+        if settings.tls is not None:
+            keeper, places = Keeper(settings.tls), (settings.address,)
+            self.renewal = Renewal(keeper, places, self.redial, clock, chance)
+
+    async def redial(self) -> None:
+        """With the certificate that is in the files now. What is under way on the connection before
+        has until the next time, which is half of a certificate's life. Raises `TlsError`."""
+        channel = self._dial(self._settings)
+        old, self._before, self.channel = self._before, self.channel, channel
+        if old is not None:
+            await old.close()
 
     async def close(self) -> None:
-        await self.channel.close()
+        for channel in (self._before, self.channel):
+            if channel is not None:
+                await channel.close()
 
     async def domains(self, tree: bool, asked: Sequence[str]) -> pb.ListDomainsResponse:
         """Raises `grpc.aio.AioRpcError`."""
         request = pb.ListDomainsRequest(tree=tree, asked=asked)
-        return await self._federation.ListDomains(
-            request, metadata=self.identity, timeout=CALL_WITHIN
-        )
+        stub = federation_pb2_grpc.FederationStub(self.channel)
+        return await stub.ListDomains(request, metadata=self.identity, timeout=CALL_WITHIN)
 
     @property
     def is_current(self) -> bool:

@@ -94,7 +94,7 @@ class Relay:
 
         Raises `Refusal`: there is no way to where it should be carried out.
         """
-        if caller.role in (Role.VSERVER, Role.VCENTER):
+        if caller.role in (Role.VSERVER, Role.VCENTER, Role.DOMAIN):
             return None
         domain = _named(context) or await self._homes.of(request, caller)
         if domain in ("", self._own):

@@ -65,9 +65,9 @@ class Callers:
 
     def of(self, context: Context) -> Caller:
         """Raises `Refusal(UNIDENTIFIED)`, or REVOKED. What the body says of the caller is never
-        asked (I9). A vCenter may call on behalf of another caller (`vouched`)."""
+        asked (I9). A neighbour may call on behalf of another caller (`vouched`)."""
         known = self._connected(context)
-        if known.role is not Role.VCENTER:
+        if known.role is not Role.DOMAIN:
             return known
         return self._vouched.caller(known, dict(context.invocation_metadata() or ()))
 

@@ -11,7 +11,7 @@ from common.errors import Reason, Refusal
 from common.model.caller import OPERATORS, Caller, Role
 
 TABLE = """
-                         vserver  vcenter  tenant  watcher  operator  changes
+                         vserver  domain   tenant  watcher  operator  changes
 Signaling/Register       own      -        -       -        -         yes
 Signaling/Deregister     own      -        -       -        -         yes
 Signaling/SyncGroup      own      -        -       -        operate   yes

@@ -1,6 +1,6 @@
-"""The agent's certificate: taken up when its files are replaced, renewed before it runs out.
+"""A client's certificate: taken up when its files are replaced, renewed before it runs out.
 
-The stream that is open stays; what is said from then on, and the next stream, use the new one.
+Streams that are open stay; what is said from then on, and the next stream, use the new one.
 """
 
 from __future__ import annotations
