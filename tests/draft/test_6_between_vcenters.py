@@ -170,6 +170,27 @@ async def test_the_tree_is_shown_from_the_top(country: Country) -> None:
     assert not (await domain(top, "center")).domains
 
 
+async def test_what_is_two_levels_down_is_found_from_the_top(country: Country) -> None:
+    """Top follows the center's ledger, which has nothing of the east's; so the center is asked."""
+    await registered(country)
+    top = await country.lab("top", neighbour(country.center, "center", "child"))
+    await soon(lambda: found_at(top, "east"))
+    assert (await find(top, by_id(1))).certainty == signaling_pb2.CERTAINTY_CACHED
+    assert not (await find(top, by_id(2))).not_asked
+    tenant = top.client("tenant/blue").directory
+    (result,) = (await tenant.Lookup(signaling_pb2.LookupRequest(keys=[by_id(1)]))).results
+    assert not result.found and list(result.not_asked) == ["center"]
+    await country.center.stop()
+
+    async def stale() -> bool:
+        return list((await find(top, by_id(1))).not_asked) == ["center"]
+
+    await soon(stale)
+    assert not (await find(top, by_id(1))).found
+    await country.center.start()
+    await soon(lambda: found_at(top, "east"))
+
+
 async def test_a_domain_under_a_wrong_name_is_refused(country: Country) -> None:
     wrong = neighbour(country.east, "elsewhere", "child")
     await country.center.reconfigure(domains=(wrong,))

@@ -62,20 +62,25 @@ def addressed(lab: Lab, name: str, method: str, request: Any, *more: tuple[str, 
     return getattr(stub, call)(request, metadata=metadata, timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("place", ["center", "west"])
+@pytest.mark.parametrize("place", ["center", "west", "top"])
 async def test_a_move_asked_for_elsewhere_is_carried_out_by_the_owner(
     country: Country, place: str
 ) -> None:
-    """From the center, and from the side, by way of the center: progress and receipt come back."""
-    at: Lab = getattr(country, place)
+    """From the center; by way of it from the side and from above. The receipt comes back."""
+    at: Lab = country.center
     if place == "west":
+        at = country.west
         await country.center.reconfigure(domains=_believing(country, "west", "admin"))
+    elif place == "top":
+        at = await country.lab("top", neighbour(country.center, "center", "child"))
+        above = neighbour(at, "top", "parent")
+        await country.center.reconfigure(domains=(*_believing(country, "", ""), above))
     move = await Asked.begun(country.east, at)
     done = await move.finish(PHASES[0])
     assert done.phase == operations.PHASE_SUCCEEDED and done.receipt.bytes == 1_000_000
     assert [p.phase for p in done.phases] == list(PHASES)
     assert await move.owner() == ("host-2", 2)
-    via = "center" if place == "center" else "west, center"
+    via = "center" if place == "center" else f"{place}, center"
     assert done.requested_by == f"operator/alice via {via}"
     assert country.east.center.ledger.table.operation(move.id) is not None
     assert at.center.ledger.table.operation(move.id) is None

@@ -6,22 +6,19 @@ from collections.abc import Sequence
 
 import grpc.aio
 
-from common.pb.vsignal.v1 import directory_pb2_grpc, types_pb2
-from common.pb.vsignal.v1 import signaling_pb2 as pb
-from vcenter.federation.neighbour import CALL_WITHIN, Neighbour
+from common.pb.vsignal.v1 import signaling_pb2, types_pb2
+from vcenter.federation.neighbour import Neighbour
 
 
 class Asked(Neighbour):
     async def lookup(
         self, keys: Sequence[types_pb2.VmKey], asked: Sequence[str]
-    ) -> Sequence[pb.LookupResult] | None:
-        """One result a key, in order; None: it could not be asked."""
-        request = pb.LookupRequest(keys=keys, asked=asked)
+    ) -> Sequence[signaling_pb2.LookupResult]:
+        """Whether it answers is all that is known of its state."""
         try:
-            stub = directory_pb2_grpc.DirectoryStub(self.channel)
-            answer = await stub.Lookup(request, metadata=self.identity, timeout=CALL_WITHIN)
+            results = await super().lookup(keys, asked)
         except grpc.aio.AioRpcError as error:
             self.lost(f"{error.code().name}: {error.details()}")
-            return None
+            raise
         self.heard()
-        return answer.results
+        return results

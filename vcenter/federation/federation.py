@@ -80,12 +80,14 @@ class Federation:
         self, request: pb.LookupRequest, response: pb.LookupResponse, caller: Caller
     ) -> None:
         """Fill in what was not found here: from the copies, then by asking. Who is confined is
-        answered from the copies alone: a parent would not know on whose behalf we ask."""
+        answered from the copies alone: those whom we ask would not know on whose behalf."""
         missing = [n for n, result in enumerate(response.results) if not result.found]
         left = [n for n in missing if not self._fill(request, response, n, caller)]
         not_asked = {f.name for f in self._followed if not f.is_current}
         if left and not caller.confined:
             not_asked |= await self._ask(request, response, left)
+        elif left:
+            not_asked |= {way.name for way in self._ways(request.asked)}
         for n in left:
             if not response.results[n].found:
                 _deny(response.results[n], not_asked)
@@ -109,12 +111,13 @@ class Federation:
         silent = set()
         results = response.results
         asked = [*request.asked, self.own, *(f.name for f in self._followed)]
-        for parent in (p for p in self._asked if p.name not in request.asked):
+        for way in self._ways(request.asked):
             numbers = [n for n in left if not results[n].found]
             keys = [request.keys[n] for n in numbers]
-            answers = await parent.lookup(keys, asked) if keys else ()
-            if answers is None:
-                silent.add(parent.name)
+            try:
+                answers = await way.lookup(keys, asked) if keys else ()
+            except grpc.aio.AioRpcError:
+                silent.add(way.name)
                 continue
             for n, answer in zip(numbers, answers, strict=True):
                 if answer.found:
@@ -122,6 +125,11 @@ class Federation:
                 else:
                     results[n].not_asked.extend(answer.not_asked)
         return silent
+
+    def _ways(self, asked: Iterable[str]) -> list[Neighbour]:
+        """Who may know of what no copy has: parents, and who leads on to others."""
+        onward = [f for f in self._followed if f.leads_on and f.is_current]
+        return [n for n in (*self._asked, *onward) if n.name not in asked]
 
     async def describe(self, tree: bool, asked: Sequence[str]) -> federation_pb2.Domain:
         """This domain, and within it those that it knows."""

@@ -40,6 +40,7 @@ class Followed(Neighbour):
         self._chance = chance
         self._pause = FIRST_PAUSE
         self._attempt: asyncio.Task[None] | None = None
+        self.leads_on = False  # it knows of domains that its ledger, and so its copy, does not have
         self.copy = Copy(settings.name, seen)
 
     async def run(self) -> None:
@@ -74,10 +75,12 @@ class Followed(Neighbour):
             self.refused(str(error))
 
     async def _check(self) -> None:
-        """That it is who we take it for, and does not follow us from above in its turn."""
+        """That it is who we take it for, and does not follow us from above in its turn; and whether
+        there is more behind it."""
         domain = (await self.domains(tree=False, asked=())).domain
         if domain.name != self.name:
             raise Wrong(f"it calls itself {domain.name!r}")
+        self.leads_on = any(other.name != self._own for other in domain.domains)
         if self.relation == pb.RELATION_CHILD:
             for other in domain.domains:
                 if other.name == self._own and other.relation == pb.RELATION_CHILD:

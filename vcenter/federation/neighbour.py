@@ -11,8 +11,13 @@ import structlog
 from common import rpc
 from common.clock import Clock
 from common.codec.times import to_timestamp
+from common.pb.vsignal.v1 import (
+    directory_pb2_grpc,
+    federation_pb2_grpc,
+    signaling_pb2,
+    types_pb2,
+)
 from common.pb.vsignal.v1 import federation_pb2 as pb
-from common.pb.vsignal.v1 import federation_pb2_grpc
 from common.renewal import Renewal
 from common.tls import Keeper
 from vcenter.federation.settings import DomainSettings
@@ -73,6 +78,16 @@ class Neighbour:
         request = pb.ListDomainsRequest(tree=tree, asked=asked)
         stub = federation_pb2_grpc.FederationStub(self.channel)
         return await stub.ListDomains(request, metadata=self.identity, timeout=CALL_WITHIN)
+
+    async def lookup(
+        self, keys: Sequence[types_pb2.VmKey], asked: Sequence[str]
+    ) -> Sequence[signaling_pb2.LookupResult]:
+        """What it has, or knows of others: one result a key, in order. Raises
+        `grpc.aio.AioRpcError`."""
+        request = signaling_pb2.LookupRequest(keys=keys, asked=asked)
+        stub = directory_pb2_grpc.DirectoryStub(self.channel)
+        answer = await stub.Lookup(request, metadata=self.identity, timeout=CALL_WITHIN)
+        return answer.results
 
     @property
     def is_current(self) -> bool:

@@ -40,8 +40,6 @@ def sees(view: View, caller: Caller, record: Ledgered) -> bool:
     if isinstance(record, Operation):
         if not record.vm_id:
             return bool(caller.tenant) and record.subject.startswith(f"{caller.tenant}/")
-        if not record.vm_id:
-            return bool(caller.tenant) and record.subject.startswith(f"{caller.tenant}/")
         moved = view.vm(record.vm_id)
         return moved is not None and sees_vm(caller, moved.vm)
     if isinstance(record, VirtualNetwork):
