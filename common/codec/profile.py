@@ -32,7 +32,11 @@ MAX_NAME = 63
 
 def to_profile(profile: Profile) -> pb.Profile:
     wire = pb.Profile(
-        vlan=profile.vlan, priority=profile.priority, anti_spoofing=profile.anti_spoofing
+        vlan=profile.vlan,
+        priority=profile.priority,
+        anti_spoofing=profile.anti_spoofing,
+        router_advertisements=profile.router_advertisements,
+        dhcp_server=profile.dhcp_server,
     )
     if profile.acl is not None:
         wire.acl.CopyFrom(_to_acl(profile.acl))
@@ -56,6 +60,8 @@ def from_profile(check: Checker, wire: pb.Profile) -> Profile:
         egress_rate=_from_rate(check, wire, "egress_rate"),
         priority=priority,
         anti_spoofing=_optional(wire, "anti_spoofing"),
+        router_advertisements=_optional(wire, "router_advertisements"),
+        dhcp_server=_optional(wire, "dhcp_server"),
     )
 
 

@@ -86,7 +86,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """None means "not said here", so that a VM's profile can be laid over its group's."""
+    """None means "not said here", so that a VM's profile can be laid over its group's.
+
+    `router_advertisements`, `dhcp_server`: whether the VM may send what only routers and DHCP
+    servers do, which anti-spoofing drops otherwise.
+    """
 
     vlan: int | None = None
     acl: Acl | None = None
@@ -94,6 +98,8 @@ class Profile:
     egress_rate: Rate | None = None
     priority: int | None = None
     anti_spoofing: bool | None = None
+    router_advertisements: bool | None = None
+    dhcp_server: bool | None = None
 
     def over(self, base: Profile | None) -> Profile:
         """This profile's fields where it has them, else those of `base`."""

@@ -4,7 +4,7 @@ import ipaddress
 import struct
 
 from common.model.profile import ARP, IPV4, TCP, UDP
-from vserver.network.frame import RARP, VLAN_TAGS, WITH_PORTS, WITH_TYPES, Frame
+from vserver.network.frame import FRAGMENT, RARP, ROUTING, VLAN_TAGS, WITH_PORTS, WITH_TYPES, Frame
 
 
 def to_bytes(frame: Frame, trailer: bytes) -> bytes:
@@ -43,10 +43,19 @@ def _ipv4(frame: Frame, payload: bytes) -> bytes:
 
 def _ipv6(frame: Frame, payload: bytes) -> bytes:
     data, following = _transport(frame, payload), frame.protocol or 59
+    for kind in reversed(frame.extensions):
+        data, following = _extension(kind, following) + data, kind
     if _is_later_fragment(frame):
         data, following = struct.pack("!BBHI", following, 0, 8, 1) + data, 44
     head = struct.pack("!IHBB", 6 << 28, len(data), following, 255)
     return head + _ip(frame.source_ip) + _ip(frame.destination_ip) + data
+
+
+def _extension(kind: int, following: int) -> bytes:
+    """Eight bytes: the first fragment of several, options that pad, or a route that is over."""
+    if kind == FRAGMENT:
+        return struct.pack("!BBHI", following, 0, 1, 1)
+    return struct.pack("!BB", following, 0) + (bytes(6) if kind == ROUTING else b"\1\4" + bytes(4))
 
 
 def _is_later_fragment(frame: Frame) -> bool:

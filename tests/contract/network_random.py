@@ -25,12 +25,18 @@ IP4S = ("10.1.0.1", "10.1.0.2", "10.2.0.9")
 IP6S = ("2001:db8::1", "2001:db8::2", link_local(VM), link_local(PEER))
 _MULTICAST = "33:33:00:00:00:01"
 _LLDP = 0x88CC
+_EXTENSIONS = ((0,), (60,), (43,), (0, 60), (44,), (60, 44), (44, 60), (44, 43), (44, 44))
 
 
 def profile(random: Random) -> Profile:
     rules = tuple(_rule(random) for _ in range(random.randrange(7)))
     defaults = [random.choice(list(Action)) for _ in range(2)]
-    return Profile(acl=Acl(rules, *defaults), anti_spoofing=random.choice([True, True, False]))
+    return Profile(
+        acl=Acl(rules, *defaults),
+        anti_spoofing=random.choice([True, True, False]),
+        router_advertisements=random.choice([None, False, True]),
+        dhcp_server=random.choice([None, False, True]),
+    )
 
 
 def _rule(random: Random) -> AclRule:
@@ -87,8 +93,11 @@ def _transport(random: Random, ethertype: int) -> dict[str, object]:
         ports = random.choice([(68, 67), (67, 68), (547, 546), (1024, 22), (1024, 80), (22, 1024)])
         fields["source_port"], fields["destination_port"] = ports
     if protocol in WITH_TYPES:
-        types = [8, 0] if icmp == ICMP else [128, 133, 134, 135, 136, 137, 143]
+        types = [8, 0] if icmp == ICMP else [128, 133, 134, 134, 135, 136, 137, 143]
         fields["icmp_type"], fields["icmp_code"] = random.choice(types), random.choice([0, 0, 1])
         if fields["icmp_type"] in (135, 136):
             fields["nd_target"] = random.choice(IP6S)
+    is_whole = protocol not in WITH_PORTS or "source_port" in fields
+    if ethertype == IPV6 and is_whole and random.random() < 0.3:
+        fields["extensions"] = random.choice(_EXTENSIONS)
     return fields

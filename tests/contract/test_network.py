@@ -29,7 +29,16 @@ from common.model.wanted import Forward, WantedNetwork
 from tests.contract import network_random
 from tests.contract.network_random import OTHER, PEER, VM
 from tests.contract.network_rigs import A, B, C, LinuxRig, MemoryRig, Rig, why_no_linux_rig
-from vserver.network.frame import BROADCAST, RARP, Frame, link_local
+from vserver.network.frame import (
+    BROADCAST,
+    FRAGMENT,
+    HOP_BY_HOP,
+    OPTIONS,
+    RARP,
+    ROUTING,
+    Frame,
+    link_local,
+)
 from vserver.network.linux import LinuxNetwork
 from vserver.network.policy import verdict
 from vserver.network.port import Port
@@ -210,6 +219,38 @@ async def test_guests_are_no_routers_and_no_dhcp_servers(rig: Rig) -> None:
         replace(asked, destination_port=80),
     )
     assert await from_vm(rig, *sent) == [True, True, True, False, False, False, False, False]
+
+
+async def test_a_profile_may_permit_a_router_and_a_dhcp_server(rig: Rig) -> None:
+    own = link_local(VM)
+    router = Frame(VM, BROADCAST, IPV6, own, "ff02::1", ICMP6, icmp_type=134)
+    redirect = replace(router, icmp_type=137)
+    dhcp = Frame(VM, BROADCAST, IPV4, "10.1.0.1", "255.255.255.255", 17, 67, 68)
+    dhcp6 = Frame(VM, BROADCAST, IPV6, own, "ff02::1", 17, 547, 546)
+    sent = (router, redirect, dhcp, dhcp6, replace(dhcp, source_ip="10.1.0.66"))
+    await pair(rig, port())
+    assert await from_vm(rig, *sent) == [False] * 5
+    await rig.network(A).apply_port(port(Profile(router_advertisements=True)))
+    assert await from_vm(rig, *sent) == [True, False, False, False, False]
+    await rig.network(A).apply_port(port(Profile(dhcp_server=True)))
+    assert await from_vm(rig, *sent) == [False, False, True, True, False]
+    assert (await rig.network(A).observe()).ports["vnet1"].port == port(Profile(dhcp_server=True))
+
+
+async def test_headers_and_fragments_hide_no_router_advertisement(rig: Rig) -> None:
+    """RFC 7113, RFC 6980: not behind other headers, and not in fragments, even where permitted."""
+    await pair(rig, port())
+    router = Frame(VM, BROADCAST, IPV6, link_local(VM), "ff02::1", ICMP6, icmp_type=134)
+    behind = [(HOP_BY_HOP,), (OPTIONS,), (ROUTING,), (HOP_BY_HOP, ROUTING, OPTIONS)]
+    pieces = [(FRAGMENT,), (OPTIONS, FRAGMENT), (FRAGMENT, OPTIONS), (FRAGMENT, FRAGMENT)]
+    hidden = [replace(router, extensions=headers) for headers in (*behind, *pieces)]
+    assert await from_vm(rig, *hidden) == [False] * 8
+    await rig.network(A).apply_port(port(Profile(router_advertisements=True)))
+    assert await from_vm(rig, *hidden) == [True] * 4 + [False] * 4
+    large = Frame(VM, PEER, IPV6, "2001:db8::1", "2001:db8::2", TCP, 1024, 80)
+    pushed = [replace(large, extensions=(FRAGMENT, n)) for n in (HOP_BY_HOP, ROUTING, OPTIONS)]
+    whole = [replace(large, extensions=headers) for headers in ((), (FRAGMENT,), (OPTIONS,))]
+    assert await from_vm(rig, *pushed, *whole) == [False] * 3 + [True] * 3
 
 
 async def test_without_known_ips_the_mac_is_checked(rig: Rig) -> None:

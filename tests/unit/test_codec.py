@@ -110,6 +110,8 @@ profiles = st.builds(
     egress_rate=st.none() | rates,
     priority=st.none() | st.integers(0, 7),
     anti_spoofing=st.none() | st.booleans(),
+    router_advertisements=st.none() | st.booleans(),
+    dhcp_server=st.none() | st.booleans(),
 )
 interfaces = st.builds(
     Interface, macs, st.lists(ips, max_size=3).map(tuple), names | st.just(""), vnis | st.just(0)

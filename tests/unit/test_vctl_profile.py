@@ -177,6 +177,8 @@ PROFILES = _optional(
     egress_rate=_RATES,
     priority=st.integers(0, 7),
     anti_spoofing=st.booleans(),
+    router_advertisements=st.booleans(),
+    dhcp_server=st.booleans(),
 )
 
 

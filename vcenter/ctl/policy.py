@@ -59,4 +59,8 @@ def summary(profile: types_pb2.Profile) -> str:
         parts.append(f"priority {profile.priority}")
     if profile.HasField("anti_spoofing"):
         parts.append(f"anti-spoofing {'on' if profile.anti_spoofing else 'off'}")
+    if profile.router_advertisements:
+        parts.append("router")
+    if profile.dhcp_server:
+        parts.append("DHCP server")
     return listed(parts)

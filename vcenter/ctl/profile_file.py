@@ -35,6 +35,7 @@ _RULE: dict[str, Callable[[str], object]] = {
     "icmp_type": _byte,
     "icmp_code": _byte,
 }
+_SWITCHES = ("anti_spoofing", "router_advertisements", "dhcp_server")
 _SHOWN: dict[str, Callable[[Any], object]] = {
     "ethertype": values.format_ethertype,
     "protocol": values.format_protocol,
@@ -71,10 +72,9 @@ def _profile(reader: Reader, node: Node, into: types_pb2.Profile) -> None:
         "egress_rate": lambda n, path: _rate(reader, n, path, into.egress_rate),
         "vlan": reader.scalar(vlan, partial(setattr, into, "vlan")),
         "priority": reader.scalar(priority, partial(setattr, into, "priority")),
-        "anti_spoofing": reader.scalar(
-            values.parse_switch, partial(setattr, into, "anti_spoofing")
-        ),
     }
+    for switch in _SWITCHES:
+        known[switch] = reader.scalar(values.parse_switch, partial(setattr, into, switch))
     reader.mapping(node, "", known)
 
 
@@ -133,7 +133,7 @@ def to_data(profile: types_pb2.Profile) -> dict[str, Any]:
         data["ingress_rate"] = _rate_data(profile.ingress_rate)
     if profile.HasField("egress_rate"):
         data["egress_rate"] = _rate_data(profile.egress_rate)
-    for field in ("vlan", "priority", "anti_spoofing"):
+    for field in ("vlan", "priority", "anti_spoofing", "router_advertisements", "dhcp_server"):
         if profile.HasField(field):
             data[field] = getattr(profile, field)
     return data

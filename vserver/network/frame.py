@@ -15,7 +15,10 @@ ALL_PORTS = PortRange(0, 65535)
 WITH_TYPES = frozenset({ICMP, ICMP6})
 
 ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT, REDIRECT = 134, 136, 137
+DISCOVERY_AND_REDIRECTS = frozenset(range(133, 138))  # RFC 6980: never in fragments
 NEIGHBOUR_DISCOVERY = frozenset({133, 134, 135, 136})  # RFC 4861, without redirects
+
+HOP_BY_HOP, ROUTING, FRAGMENT, OPTIONS = 0, 43, 44, 60  # IPv6 extension headers (RFC 8200)
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
@@ -39,6 +42,7 @@ class Frame:
     icmp_code: int | None = None
     sender_mac: str = ""  # ARP and RARP: the sender's hardware address
     nd_target: str = ""  # neighbour discovery: whom it is about
+    extensions: tuple[int, ...] = ()  # of IPv6, in order; FRAGMENT: the first of its fragments
     size: int = 64
 
     @property

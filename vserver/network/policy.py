@@ -23,13 +23,19 @@ from common.model.profile import (
     Action,
     Direction,
     PortRange,
+    Profile,
 )
 from vserver.network.frame import (
     ALL_PORTS,
+    DISCOVERY_AND_REDIRECTS,
+    FRAGMENT,
+    HOP_BY_HOP,
     NEIGHBOUR_ADVERTISEMENT,
+    OPTIONS,
     RARP,
     REDIRECT,
     ROUTER_ADVERTISEMENT,
+    ROUTING,
     VLAN_TAGS,
     WITH_PORTS,
     WITH_TYPES,
@@ -56,18 +62,34 @@ def is_genuine(port: Port, frame: Frame) -> bool:
         return False  # a tag would hide the addresses from the checks
     if frame.ethertype in (ARP, RARP) and frame.sender_mac != port.mac:
         return False
-    if _is_router_or_server(frame):
+    if _hides_in_fragments(frame) or _is_router_or_server(port.profile, frame):
         return False
     return not port.ips or _owns_addresses(port, frame)
 
 
-def _is_router_or_server(frame: Frame) -> bool:
-    """Router advertisements, redirects, and a DHCP server's replies are not a guest's to send."""
+def _is_router_or_server(profile: Profile, frame: Frame) -> bool:
+    """Router advertisements, redirects, and a DHCP server's replies are not a guest's to send,
+    unless its profile permits the first or the last."""
     if frame.protocol == ICMP6 and frame.ethertype == IPV6:
-        return frame.icmp_type in (ROUTER_ADVERTISEMENT, REDIRECT)
+        if frame.icmp_type == ROUTER_ADVERTISEMENT:
+            return not profile.router_advertisements
+        return frame.icmp_type == REDIRECT
+    if profile.dhcp_server:
+        return False
     ports = (frame.source_port, frame.destination_port)
     server = {IPV4: (67, 68), IPV6: (547, 546)}.get(frame.ethertype)
     return frame.protocol == UDP and ports == server
+
+
+def _hides_in_fragments(frame: Frame) -> bool:
+    """Neighbour discovery in fragments (RFC 6980), or headers behind the fragment header that may
+    push it out of the first fragment, where nobody could look for it (RFC 7113)."""
+    if frame.ethertype != IPV6 or FRAGMENT not in frame.extensions:
+        return False
+    behind = frame.extensions[frame.extensions.index(FRAGMENT) + 1 :]
+    if not {HOP_BY_HOP, ROUTING, FRAGMENT, OPTIONS}.isdisjoint(behind):
+        return True
+    return frame.protocol == ICMP6 and frame.icmp_type in DISCOVERY_AND_REDIRECTS
 
 
 def _owns_addresses(port: Port, frame: Frame) -> bool:

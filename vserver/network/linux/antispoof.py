@@ -7,13 +7,15 @@ the place of a set, because reading a set back costs a round trip to the kernel.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from common.model.profile import Profile
 from vserver.network.frame import link_local, of_family
 from vserver.network.port import Port
 
 _ARP, _RARP = "ether type 0x0806", "ether type 0x8035"
 _IP4, _IP6 = "ether type 0x0800", "ether type 0x86dd"
+_HEADERS = ("0", "43-44", "60")  # more of them, behind a fragment header
 _ICMP6 = f"{_IP6} meta l4proto 58 @th,0,8"
 
 
@@ -25,12 +27,21 @@ def genuine(port: Port) -> list[str]:
         "ether type 0x88a8 drop",
         f"{_ARP} arp saddr ether != {port.mac} drop",
         f"{_RARP} @nh,64,48 != 0x{port.mac.replace(':', '')} drop",
-        f"{_ICMP6} 134 drop",
+        f"{_IP6} exthdr frag exists meta l4proto 58 @th,0,8 133-137 drop",
+        *(f"{_IP6} frag nexthdr {header} drop" for header in _HEADERS),
         f"{_ICMP6} 137 drop",
-        f"{_IP4} meta l4proto 17 th sport 67 th dport 68 drop",
-        f"{_IP6} meta l4proto 17 th sport 547 th dport 546 drop",
+        *_privileged(port.profile),
     ]
     return rules + _addresses(port) if port.ips else rules
+
+
+def _privileged(profile: Profile) -> Iterator[str]:
+    """What a profile may permit."""
+    if not profile.router_advertisements:
+        yield f"{_ICMP6} 134 drop"
+    if not profile.dhcp_server:
+        yield f"{_IP4} meta l4proto 17 th sport 67 th dport 68 drop"
+        yield f"{_IP6} meta l4proto 17 th sport 547 th dport 546 drop"
 
 
 def _addresses(port: Port) -> list[str]:

@@ -520,12 +520,20 @@ class Profile(_message.Message):
     EGRESS_RATE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     ANTI_SPOOFING_FIELD_NUMBER: _builtins.int
+    ROUTER_ADVERTISEMENTS_FIELD_NUMBER: _builtins.int
+    DHCP_SERVER_FIELD_NUMBER: _builtins.int
     vlan: _builtins.int
     """1..4094"""
     priority: _builtins.int
     """IEEE 802.1p, 0..7"""
     anti_spoofing: _builtins.bool
     """absent = on"""
+    router_advertisements: _builtins.bool
+    """What anti-spoofing drops, unless it is permitted here:
+    the VM is an IPv6 router (RFC 4861); absent = dropped
+    """
+    dhcp_server: _builtins.bool
+    """it answers DHCP and DHCPv6 clients; absent = dropped"""
     @_builtins.property
     def acl(self) -> Global___Acl: ...
     @_builtins.property
@@ -545,21 +553,31 @@ class Profile(_message.Message):
         egress_rate: Global___Rate | None = ...,
         priority: _builtins.int | None = ...,
         anti_spoofing: _builtins.bool | None = ...,
+        router_advertisements: _builtins.bool | None = ...,
+        dhcp_server: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_anti_spoofing", b"_anti_spoofing", "_priority", b"_priority", "_vlan", b"_vlan", "acl", b"acl", "anti_spoofing", b"anti_spoofing", "egress_rate", b"egress_rate", "ingress_rate", b"ingress_rate", "priority", b"priority", "vlan", b"vlan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_anti_spoofing", b"_anti_spoofing", "_dhcp_server", b"_dhcp_server", "_priority", b"_priority", "_router_advertisements", b"_router_advertisements", "_vlan", b"_vlan", "acl", b"acl", "anti_spoofing", b"anti_spoofing", "dhcp_server", b"dhcp_server", "egress_rate", b"egress_rate", "ingress_rate", b"ingress_rate", "priority", b"priority", "router_advertisements", b"router_advertisements", "vlan", b"vlan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anti_spoofing", b"_anti_spoofing", "_priority", b"_priority", "_vlan", b"_vlan", "acl", b"acl", "anti_spoofing", b"anti_spoofing", "egress_rate", b"egress_rate", "ingress_rate", b"ingress_rate", "priority", b"priority", "vlan", b"vlan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_anti_spoofing", b"_anti_spoofing", "_dhcp_server", b"_dhcp_server", "_priority", b"_priority", "_router_advertisements", b"_router_advertisements", "_vlan", b"_vlan", "acl", b"acl", "anti_spoofing", b"anti_spoofing", "dhcp_server", b"dhcp_server", "egress_rate", b"egress_rate", "ingress_rate", b"ingress_rate", "priority", b"priority", "router_advertisements", b"router_advertisements", "vlan", b"vlan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__anti_spoofing: _TypeAlias = _typing.Literal["anti_spoofing"]  # noqa: Y015
     _WhichOneofArgType__anti_spoofing: _TypeAlias = _typing.Literal["_anti_spoofing", b"_anti_spoofing"]  # noqa: Y015
+    _WhichOneofReturnType__dhcp_server: _TypeAlias = _typing.Literal["dhcp_server"]  # noqa: Y015
+    _WhichOneofArgType__dhcp_server: _TypeAlias = _typing.Literal["_dhcp_server", b"_dhcp_server"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__router_advertisements: _TypeAlias = _typing.Literal["router_advertisements"]  # noqa: Y015
+    _WhichOneofArgType__router_advertisements: _TypeAlias = _typing.Literal["_router_advertisements", b"_router_advertisements"]  # noqa: Y015
     _WhichOneofReturnType__vlan: _TypeAlias = _typing.Literal["vlan"]  # noqa: Y015
     _WhichOneofArgType__vlan: _TypeAlias = _typing.Literal["_vlan", b"_vlan"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__anti_spoofing) -> _WhichOneofReturnType__anti_spoofing | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dhcp_server) -> _WhichOneofReturnType__dhcp_server | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__router_advertisements) -> _WhichOneofReturnType__router_advertisements | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vlan) -> _WhichOneofReturnType__vlan | None: ...
 
