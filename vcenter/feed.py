@@ -10,15 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
+from common.model.value import value
 from vcenter.core.table import Applied, Change, Table
 
 RING = 10_000
 QUEUE = 1_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Committed:
     """One durable batch, as it changed the table."""
 

@@ -8,6 +8,7 @@ checks every field and says what is wrong.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
 
@@ -22,8 +23,6 @@ from vcenter.store.port import Record
 
 _VM_KEY = re.compile(r"vm/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}").fullmatch
-_BYTE = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_UNICAST = re.compile(rf"([1-9]|[1-9]\d|1\d\d|2[01]\d|22[0-3])(\.{_BYTE}){{3}}").fullmatch
 _NOBODY = "00:00:00:00:00:00"
 _STATES: dict[int, VmState] = {VM_STATE.to(state): state for state in VmState}
 _Shape = tuple[object, ...]
@@ -47,29 +46,31 @@ class Loader:
         except DecodeError:
             return False
         vm, vm_id = wire.vm, record.key[len(VM) :]
+        name, resources, location = vm.name, vm.resources, wire.location
+        state = _STATES.get(location.state)
         if vm.vm_id != vm_id or wire.operation_id or vm.HasField("profile"):
             return False
-        resources = vm.resources
-        shape: list[object] = [vm.tenant, vm.group, resources.vcpus, resources.memory_mib]
-        addresses: list[bytes] = []
-        for nic in vm.interfaces:
-            if not _read_addresses(nic, addresses):
-                return False
-            shape += (nic.network, nic.vni, len(nic.ips))
-        location = wire.location
-        state = _STATES.get(location.state)
-        if state is None or len(vm.name) > 60:
+        if state is None or len(name) > 60:
             return False
-        kind = self._kind(tuple(shape), record)
+        shape: list[object] = [vm.tenant, vm.group, resources.vcpus, resources.memory_mib]
+        addresses = b""
+        for nic in vm.interfaces:
+            ips = nic.ips
+            try:
+                addresses += _read_addresses(nic.mac, ips)
+            except (KeyError, ValueError):
+                return False
+            shape += (nic.network, nic.vni, len(ips))
+        at = wire.changed_at
         self._table.vms.insert(
             vm_id,
-            kind,
-            b"".join(addresses),
-            packed.name_field(vm.name),
+            self._kind(tuple(shape), record),
+            addresses,
+            packed.name_field(name),
             location.server_id,
             state,
             location.epoch,
-            wire.changed_at.seconds * 1000 + wire.changed_at.nanos // 1_000_000,
+            at.seconds * 1000 + at.nanos // 1_000_000,
             record.revision,
         )
         return True
@@ -85,14 +86,15 @@ class Loader:
         return kind
 
 
-def _read_addresses(nic: pb.Interface, addresses: list[bytes]) -> bool:
-    """Whether all of them are in canonical form, IPv4, and may belong to a VM."""
-    mac = nic.mac
+def _read_addresses(mac: str, ips: Iterable[str]) -> bytes:
+    """Raises ValueError or KeyError unless all of them are in canonical form, IPv4, and may belong
+    to a VM."""
     if not _MAC(mac) or mac == _NOBODY:
-        return False
-    addresses.append(packed.mac_bytes(mac))
-    for ip in nic.ips:
-        if not _UNICAST(ip):
-            return False
-        addresses.append(packed.ip_bytes(ip))
-    return True
+        raise ValueError(mac)
+    found = packed.mac_bytes(mac)
+    for ip in ips:
+        packed_ip = packed.ip_bytes(ip)
+        if len(packed_ip) != 4 or not 0 < packed_ip[0] < 224:
+            raise ValueError(ip)
+        found += packed_ip
+    return found

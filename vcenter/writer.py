@@ -18,6 +18,7 @@ import structlog
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
+from common.model.value import value
 from vcenter.core.command import Command, Decision
 from vcenter.core.overlay import Overlay
 from vcenter.core.table import Table
@@ -35,7 +36,7 @@ CATCH_UP_S = 2.0
 SLICE = 50  # commands that are decided in one go, about a millisecond
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """A command that was carried out: its reply, the revision that contains it, and whether it
     changed anything."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from common.model.identity import Claim
 from common.model.profile import Profile
+from common.model.value import value
 
 
 class VmState(StrEnum):
@@ -18,7 +19,7 @@ class VmState(StrEnum):
     LOST_NEEDS_FENCE = "lost-needs-fence"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Interface:
     """One MAC, 0..n IPs, one virtual network ("" = unknown), one VNI (0 = unknown)."""
 
@@ -28,7 +29,7 @@ class Interface:
     vni: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resources:
     """Entitlements of a VM, or the capacity of a host."""
 
@@ -36,7 +37,7 @@ class Resources:
     memory_mib: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Vm:
     """Identity and configuration. `tenant` "" means unassigned: its ports stay closed."""
 
@@ -65,7 +66,7 @@ class Vm:
         return frozenset(i.vni for i in self.interfaces if i.vni)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Location:
     """Owner, state, and the fencing token that grows by one with every change of owner."""
 
@@ -74,7 +75,7 @@ class Location:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VmRecord:
     """The ledger's entry. `revision` is the store's, filled in when the entry is durable."""
 
@@ -103,7 +104,7 @@ class Tombstone:
     revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VmKey:
     """One of three ways to name a VM: by `vm_id`, or by a claim."""
 

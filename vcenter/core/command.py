@@ -7,13 +7,14 @@ from typing import Any, Protocol
 
 from common.errors import Reason, Refusal
 from common.model.server import Alert, Severity
+from common.model.value import value
 from vcenter.core import keys
 from vcenter.core.ids import derived_id
 from vcenter.core.table import Change
 from vcenter.core.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """`reply` for the caller once `changes` are durable; `refusal` is raised there instead.
 

@@ -31,6 +31,7 @@ STATE_NUMBERS = {state: number for number, state in enumerate(STATES)}
 _NAME_TAG = b"\x1a"  # field 3, length-delimited
 _MAC_MARK = 1 << 48  # keeps a MAC's number apart from an IPv4 address's
 _IPV6_MARK = 1 << 128
+_OCTETS = {str(number): number for number in range(256)}
 
 
 class Port(NamedTuple):
@@ -134,7 +135,7 @@ def mac_bytes(mac: str) -> bytes:
 def ip_bytes(ip: str) -> bytes:
     if ":" in ip:
         return ipaddress.IPv6Address(ip).packed
-    return bytes(map(int, ip.split(".")))
+    return bytes(map(_OCTETS.__getitem__, ip.split(".")))
 
 
 def _ip_text(packed: bytes) -> str:

@@ -15,6 +15,7 @@ from common.errors import Reason, Refusal
 from common.model.operation import HostedState
 from common.model.revision import generation
 from common.model.server import Liveness, Server, Severity
+from common.model.value import value
 from common.model.vm import Location, Vm, VmRecord, VmState
 from vcenter.core import dispute, keys
 from vcenter.core.command import Alarm, Decision
@@ -54,7 +55,7 @@ class Confirm:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     outcome: Outcome | None = None
     record: VmRecord | None = None
@@ -63,7 +64,7 @@ class Reply:
     confirm: Confirm | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Register:
     """`server_id` is the caller's, from its certificate. `epoch` 0: the caller knows of none."""
 

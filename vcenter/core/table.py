@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from common.model.identity import Claim
+from common.model.value import value
 from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.indexes import Tag, tags
@@ -14,7 +15,7 @@ from vcenter.core.view import FreezeLimits, View
 from vcenter.core.vms import Vms
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change:
     """One key's new record; None deletes it."""
 
@@ -22,7 +23,7 @@ class Change:
     record: Ledgered | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Applied:
     """A change that has happened: before and after."""
 

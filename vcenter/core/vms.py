@@ -164,9 +164,17 @@ class Vms:
         if owned is None:
             owned = self._owned[server_id] = set()
         owned.add(vm_id)
-        self._groups.setdefault(kind.tenant, {}).setdefault(kind.group, set()).add(vm_id)
+        groups = self._groups.get(kind.tenant)
+        if groups is None:
+            groups = self._groups[kind.tenant] = {}
+        members = groups.get(kind.group)
+        if members is None:
+            members = groups[kind.group] = set()
+        members.add(vm_id)
         for vni in _vnis(kind):
-            hosts = self._hosts.setdefault(vni, {})
+            hosts = self._hosts.get(vni)
+            if hosts is None:
+                hosts = self._hosts[vni] = {}
             hosts[server_id] = hosts.get(server_id, 0) + 1
 
     def _unfile(self, vm_id: str, kind: Kind, addresses: bytes, server_id: str) -> None:

@@ -47,12 +47,9 @@ class Federation:
         self._asked = [
             Asked(d, dial, own, clock, chance) for d in domains if d.relation == "parent"
         ]
+        self.neighbours: Sequence[Neighbour] = (*self._asked, *self._followed)
         if self._followed:
             self._duplicates.listen()
-
-    @property
-    def neighbours(self) -> Sequence[Neighbour]:
-        return [*self._asked, *self._followed]
 
     def copies(self) -> Iterable[tuple[str, Table]]:
         """Of each domain that is followed, its name and what is known of its ledger."""

@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.model.value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Put:
     """One change. `value` None deletes the key."""
 
@@ -20,7 +22,7 @@ class Put:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Batch:
     """Changes that become durable together or not at all.
 
@@ -32,7 +34,7 @@ class Batch:
     expected: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """A batch as it was stored. `at_ms` is the wall time that the caller gave, for history."""
 
@@ -41,7 +43,7 @@ class Entry:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """A key's current value and the revision that wrote it."""
 
