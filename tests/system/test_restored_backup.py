@@ -125,6 +125,7 @@ async def test_fifty_vms_moved_since_the_backup(tmp_path: Path, also: str) -> No
             await at_peace(w, before)
 
 
+@pytest.mark.timeout(1_000)  # three times a thousand VMs, on machines that others use too
 async def test_a_thousand_vms_moved_by_hand_since_the_backup(tmp_path: Path) -> None:
     """All of them, each to the next host: as when somebody went through a rack with virsh."""
     path, saved = tmp_path / "ledger.db", tmp_path / "saved.db"
@@ -141,20 +142,20 @@ async def test_a_thousand_vms_moved_by_hand_since_the_backup(tmp_path: Path) -> 
 
         for number in many:
             host_of(number, 0).hypervisor.create(a_vm(number))
-        await until(lambda: known(moved=0), within=60)
+        await until(lambda: known(moved=0), within=240)
         await asyncio.to_thread(care.backup, path, saved)
         for number in many:
             left = host_of(number, 0).hypervisor
             left.stop(VM_ID.format(number))
             left.undefine(VM_ID.format(number))
             host_of(number, 1).hypervisor.create(a_vm(number))
-        await until(lambda: known(moved=1), within=60)
+        await until(lambda: known(moved=1), within=240)
         epochs = {number: w.epoch(number) for number in many}
         await w.stop_serving()
         await asyncio.to_thread(care.restore, path, saved, time.time_ns() // 1_000_000)
         await w.serve()
-        await until(lambda: known(moved=1), within=60)
+        await until(lambda: known(moved=1), within=240)
         assert all(w.epoch(number) >= epoch > 1 for number, epoch in epochs.items())
         for number in many:
             assert w.running_on(number) == [host_of(number, 1).name], "a VM was touched"
-        await until(lambda: ports(w) == len(many), within=60)
+        await until(lambda: ports(w) == len(many), within=240)
