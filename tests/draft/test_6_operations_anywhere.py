@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 
 from common import rpc
@@ -313,14 +312,3 @@ async def test_streams_from_the_caller_are_not_passed_on(country: Country) -> No
     metadata = (*rpc.identity("operator/alice"), *rpc.addressed("east"))
     call = stub.SyncGroup(iter(()), metadata=metadata, timeout=TIMEOUT_S)
     assert (await refusal_of(call)).reason is Reason.NOT_PASSED_ON
-
-
-async def test_the_owner_waits_no_longer_than_the_caller(country: Country) -> None:
-    """A deadline travels along."""
-    move = await Asked.begun(country.east, country.center)
-    request = operations.WaitOperationRequest(operation_id=move.id)
-    request.timeout.FromSeconds(600)
-    stub: Any = country.center.operator.operations._stub
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Wait(request, metadata=rpc.identity("operator/alice"), timeout=0.5)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
