@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import grpc
 
 from common import log, rpc
 from common.clock import Clock
+from common.errors import Reason, Refusal
 from common.model.caller import Caller, Role, dns_name
 from common.renewal import Renewal
 from common.tls import Keeper, TlsError
@@ -20,6 +22,9 @@ from vserver.hypervisor.port import Hypervisor
 from vserver.link import GrpcLink
 from vserver.network.port import Network
 from vserver.state import FileState
+
+if TYPE_CHECKING:
+    from vserver.hypervisor.libvirt.gate.keeper import Keeper as GateKeeper
 
 _log = log.get(__name__)
 
@@ -106,7 +111,27 @@ def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
         return QemuHypervisor(config.guests_dir, clock, _rules(config), config.migration_uri)
     from vserver.hypervisor.libvirt.adaptor import LibvirtHypervisor
 
-    return LibvirtHypervisor(config.libvirt.uri, clock, _rules(config), encrypt=_encrypts(config))
+    return LibvirtHypervisor(
+        config.libvirt.uri,
+        clock,
+        _rules(config),
+        encrypt=_encrypts(config),
+        keeper=_gate_keeper(config, clock),
+    )
+
+
+def _gate_keeper(config: AgentConfig, clock: Clock) -> GateKeeper | None:
+    """Raises `Refusal` where libvirtd is not on this host."""
+    if not config.libvirt.gate:
+        return None
+    from vserver.hypervisor.libvirt.gate.keeper import Keeper as GateKeeper
+    from vserver.hypervisor.libvirt.source_process import run_directory
+
+    run = run_directory(config.libvirt.uri)
+    if run is None:
+        text = f"libvirt.gate: {config.libvirt.uri} is not this host's system libvirtd"
+        raise Refusal(Reason.HYPERVISOR_FAILED, text)
+    return GateKeeper(run / "virtlockd-sock", config.state_dir / "gate", clock)
 
 
 def network(config: AgentConfig, clock: Clock) -> Network:

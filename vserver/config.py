@@ -48,9 +48,12 @@ class NetworkKind(StrEnum):
 
 class LibvirtSettings(Section):
     """`encrypt_migration`: memory travels by TLS between the two QEMUs, with the hosts' own
-    certificates, which the agent keeps in `pki` for QEMU to read."""
+    certificates, which the agent keeps in `pki` for QEMU to read. `gate`: the agent is this
+    libvirtd's lock manager (qemu.conf: `lock_manager = "lockd"`), in the place of virtlockd: no
+    guest that moves starts before the ledger says so (docs/gate.md)."""
 
     uri: str = "qemu:///system"
+    gate: bool = False
     encrypt_migration: bool = True
     pki: Path = Path("/etc/pki/qemu")
 

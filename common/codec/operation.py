@@ -48,6 +48,8 @@ def to_operation(
         subject=operation.subject,
         near=operation.near,
         move_kind=MOVE_KIND.to(operation.move_kind),
+        gated=operation.gated,
+        held=operation.held,
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
@@ -110,6 +112,8 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         near=wire.near,
         predicted=_from_prediction(check, wire.predicted) if wire.HasField("predicted") else None,
         move_kind=MOVE_KIND.read(check, "move_kind", wire.move_kind, MoveKind.LIVE),
+        gated=wire.gated,
+        held=wire.held,
         revision=wire.revision,
     )
 
@@ -210,6 +214,7 @@ def to_outcome(outcome: MoveOutcome) -> session_pb2.MoveOutcome:
         iterations=outcome.iterations,
         bytes_per_second=outcome.bytes_per_second,
         dirty_bytes_per_second=outcome.dirty_bytes_per_second,
+        gated=outcome.gated,
     )
 
 
@@ -228,4 +233,5 @@ def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
         iterations=wire.iterations,
         bytes_per_second=wire.bytes_per_second,
         dirty_bytes_per_second=wire.dirty_bytes_per_second,
+        gated=wire.gated,
     )

@@ -58,6 +58,7 @@ def _to_order(order: MoveOrder) -> pb.MoveOrder:
         peer_migration_uri=order.peer_migration_uri,
         epoch=order.epoch,
         kind=MOVE_KIND.to(order.kind),
+        gated=order.gated,
     )
 
 
@@ -70,6 +71,7 @@ def _from_order(check: Checker, wire: pb.MoveOrder) -> MoveOrder:
         peer_migration_uri=wire.peer_migration_uri,
         epoch=wire.epoch,
         kind=MOVE_KIND.read(check, "move.kind", wire.kind, MoveKind.LIVE),
+        gated=wire.gated,
     )
 
 

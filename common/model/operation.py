@@ -18,6 +18,7 @@ class Phase(StrEnum):
     COPYING = "copying"
     SWITCHING = "switching"
     SETTLING = "settling"
+    RETURNING = "returning"
     SUCCEEDED = "succeeded"
     ABORTING = "aborting"
     FAILED = "failed"
@@ -60,12 +61,15 @@ class MoveStep(StrEnum):
 class HostedState(StrEnum):
     """A hypervisor's own word on one VM. ABSENT = it cannot come back by itself. SHUT_OFF, said of
     a live move's source: it is still defined here, and its guest was shut down, not moved. Of a VM
-    that is moved while it is off, on either side: its definition is here."""
+    that is moved while it is off, on either side: its definition is here. HELD, of a live move's
+    source: it stands still with its memory, and runs again only when its agent is told to START it.
+    """
 
     ABSENT = "absent"
     RUNNING = "running"
     UNKNOWN = "unknown"
     SHUT_OFF = "shut-off"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,9 @@ class Operation:
     A move of one VM, or an operation with parts: those name it as their `parent`; it has a
     `subject` (TENANT/GROUP, or a vServer) instead of a `vm_id`.
 
-    `acks` names the hosts that have answered in the current phase, where both must.
+    `acks` names the hosts that have answered in the current phase, where both must. `gated`: the
+    destination holds the VM's CPUs until it is told to start it. `held`: the source could take the
+    VM back, for it stood still there when the ledger changed.
     """
 
     operation_id: str
@@ -149,6 +155,8 @@ class Operation:
     near: str = ""
     predicted: Prediction | None = None
     move_kind: MoveKind = MoveKind.LIVE
+    gated: bool = False
+    held: bool = False
     revision: int = 0
 
     @property
@@ -181,7 +189,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class MoveOutcome:
-    """A host's answer to one step. `epoch` is that of the order which is answered."""
+    """A host's answer to one step. `epoch` is that of the order which is answered. `gated`, with
+    PREPARE: what arrives here runs no instruction before START."""
 
     operation_id: str
     vm_id: str
@@ -196,3 +205,4 @@ class MoveOutcome:
     iterations: int = 0
     bytes_per_second: float = 0.0
     dirty_bytes_per_second: float = 0.0
+    gated: bool = False

@@ -19,7 +19,8 @@ class PortState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MoveOrder:
-    """What a move wants of this host now."""
+    """What a move wants of this host now. `gated`, with COPY: the destination holds the VM until it
+    is told to start it, whatever the hypervisors agree on."""
 
     operation_id: str
     step: MoveStep
@@ -28,6 +29,7 @@ class MoveOrder:
     peer_migration_uri: str
     epoch: int
     kind: MoveKind = MoveKind.LIVE
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ class RealStage:
 
     def __init__(self, run_id: str, hypervisor: str = "libvirt") -> None:
         self.hypervisor = hypervisor
-        self._lab = Lab(run_id, hosts=3, hypervisor=hypervisor)
+        self._lab = Lab(run_id, hosts=3, hypervisor=hypervisor, gated=hypervisor == "libvirt")
         self._guests: dict[str, Guest] = {}
         self._probe: Probe | None = None
         self._daemons: list[Daemon] = []

@@ -105,11 +105,16 @@ state_dir = "{host.work}/agent-state"
 {domain(lab).table(f"vserver/h{host.number}")}
 migration_uri = "{host.peer_uri}"
 hypervisor = "{host.hypervisor}"
-libvirt = {{uri = "{host.libvirt_uri}", pki = "{host.libvirtd.pki}", encrypt_migration = {says}}}
+libvirt = {{{_libvirt(host)}, encrypt_migration = {says}}}
 log = {{format = "json"}}
 {extra}
 """
     return Daemon(host.netns, host.work / "agent", "vserver", config)
+
+
+def _libvirt(host: Host) -> str:
+    gate = str(host.libvirtd.gated).lower()
+    return f'uri = "{host.libvirt_uri}", pki = "{host.libvirtd.pki}", gate = {gate}'
 
 
 def wait_socket(path: Path, timeout: float = 15.0) -> None:

@@ -14,14 +14,16 @@ from deploy.lab.underlay import plug
 class Host:
     """One of the lab's hosts. It holds no state: a fresh process can make it again."""
 
-    def __init__(self, names: Names, number: int, hypervisor: str = "libvirt") -> None:
+    def __init__(
+        self, names: Names, number: int, hypervisor: str = "libvirt", gated: bool = False
+    ) -> None:
         self.names = names
         self.hypervisor = hypervisor
         self.number = number
         self.netns = names.host(number)
         self.address = underlay_address(number)
         self.work = names.work / f"h{number}"
-        self.libvirtd = Libvirtd(self.netns, self.address, self.work)
+        self.libvirtd = Libvirtd(self.netns, self.address, self.work, gated)
 
     @property
     def libvirt_uri(self) -> str:

@@ -22,10 +22,15 @@ class Lab:
     """
 
     def __init__(
-        self, run_id: str | None = None, hosts: int = 3, hypervisor: str = "libvirt"
+        self,
+        run_id: str | None = None,
+        hosts: int = 3,
+        hypervisor: str = "libvirt",
+        gated: bool = False,
     ) -> None:
+        """`gated`: no guest runs on a host without its agent's leave."""
         self.names = Names(run_id or fresh_run_id())
-        self.hosts = [Host(self.names, number, hypervisor) for number in range(1, hosts + 1)]
+        self.hosts = [Host(self.names, number, hypervisor, gated) for number in range(1, hosts + 1)]
         self.vcenter_netns = self.names.vcenter
         self.vcenter_address = VCENTER_ADDRESS
 

@@ -69,6 +69,7 @@ class Libvirtd:
     netns: str
     address: str
     home: Path
+    gated: bool = False  # its agent is its lock manager
 
     @property
     def socket(self) -> Path:
@@ -152,7 +153,8 @@ class Libvirtd:
         self.pki.mkdir(mode=0o700)
         values = {"address": self.address, "host_uuid": str(uuid.uuid4()), "pki": str(self.pki)}
         (self.home / "etc/libvirtd.conf").write_text(_LIBVIRTD_CONF.format(**values))
-        (self.home / "etc/qemu.conf").write_text(_QEMU_CONF.format(**values))
+        lock_manager = 'lock_manager = "lockd"\n' if self.gated else ""
+        (self.home / "etc/qemu.conf").write_text(_QEMU_CONF.format(**values) + lock_manager)
 
     def _write_accounts(self) -> None:
         """libvirtd refuses to start without its compiled-in user, even where it uses another."""

@@ -141,6 +141,7 @@ class Machine(MemoryHypervisor):
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
         kind: MoveKind = MoveKind.LIVE,
+        gated: bool = False,
     ) -> Copied:
         """The copy is the hypervisors' own: it goes on without the agent that asked for it."""
         self._ask()

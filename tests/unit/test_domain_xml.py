@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from common.model.vm import Interface
-from vserver.hypervisor.libvirt.marker import destination_xml, is_marked
+from vserver.hypervisor.libvirt.marker import destination_xml, is_marked, mark_of
 from vserver.hypervisor.libvirt.source_process import record_directory
 from vserver.hypervisor.metadata import Attachment, AttachmentRules, Description, read_domain
 from vserver.hypervisor.port import Tap
@@ -157,13 +157,21 @@ def test_what_is_no_domain_is_refused() -> None:
 
 
 def test_the_destination_gets_taps_by_name_and_a_mark() -> None:
-    xml = destination_xml(domain(ours("")), {MAC1: "vsp01", MAC2: "vsp02"}, autostart=True)
+    mark = mark_of(autostart=True, gated=False)
+    xml = destination_xml(domain(ours("")), {MAC1: "vsp01", MAC2: "vsp02"}, mark)
     devices = [target.get("dev") for target in ET.fromstring(xml).iterfind(".//target")]
     assert devices == ["vsp01", "vsp02"]
     assert is_marked(xml)
     assert read_domain(xml, NONE, active=True).vm.tenant == "acme"
-    again = destination_xml(xml, {}, autostart=False)
+    again = destination_xml(xml, {}, mark_of(autostart=False, gated=False))
     assert again.count("incoming") == 1
+
+
+def test_what_comes_through_the_gate_is_marked_only_to_remember_autostart() -> None:
+    marked = destination_xml(domain(), {}, mark_of(autostart=True, gated=True))
+    assert not is_marked(marked), "it may have run: it is not ours to discard"
+    assert 'autostart="yes"' in marked
+    assert "incoming" not in destination_xml(marked, {}, mark_of(autostart=False, gated=True))
 
 
 def test_a_mark_is_an_element_and_no_mere_mention() -> None:

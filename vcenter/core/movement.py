@@ -31,10 +31,11 @@ from vcenter.core.view import View
 class Event(Enum):
     PREPARED = auto()
     PREPARE_FAILED = auto()
-    COPIED = auto()  # the source will not run the VM again
+    COPIED = auto()  # the source will not run the VM again, unless it is told to
     COPY_FAILED = auto()  # the source runs on
     STARTED = auto()
-    START_LOST = auto()  # neither side has it
+    START_LOST = auto()  # it is not where it was to start
+    START_MISSED = auto()  # likewise, and the source still holds it
     START_FAILED = auto()  # it is there, off
     CLEANED = auto()
     CAME_BACK = auto()  # by hand, since: at the source there is the VM itself, and nothing to clean
@@ -70,6 +71,9 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.SWITCHING, Event.STARTED): Phase.SETTLING,
     (Phase.SWITCHING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
     (Phase.SWITCHING, Event.START_FAILED): Phase.SETTLING,  # and then FAILED, see _ending
+    (Phase.SWITCHING, Event.START_MISSED): Phase.RETURNING,
+    (Phase.RETURNING, Event.STARTED): Phase.FAILED,  # the source runs it again
+    (Phase.RETURNING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
     (Phase.SETTLING, Event.CLEANED): Phase.SUCCEEDED,
     (Phase.SETTLING, Event.CAME_BACK): Phase.SUCCEEDED,
     **{
@@ -103,7 +107,9 @@ class Heard:
         step = self.outcome.step
         at_source = step in (MoveStep.COPY, MoveStep.ABORT)
         if step is MoveStep.CLEAN:
-            at_source = operation.phase is not Phase.ABORTING
+            at_source = operation.phase not in (Phase.ABORTING, Phase.RETURNING)
+        if step is MoveStep.START:
+            at_source = operation.phase is Phase.RETURNING
         return (
             self.outcome.vm_id == operation.vm_id
             and self.outcome.epoch == order_epoch(operation)
@@ -137,6 +143,8 @@ def _left_off(operation: Operation, outcome: MoveOutcome) -> Operation:
 
 # At the source the VM runs on, or is still defined and off.
 _STAYS = (HostedState.RUNNING, HostedState.SHUT_OFF)
+# It does not run there again by itself.
+_OVER = (HostedState.ABSENT, HostedState.HELD)
 
 
 def order_epoch(operation: Operation) -> int:
@@ -153,8 +161,11 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
             return Event.STARTED
         if _would_not_start(outcome):
             return Event.START_FAILED
-        return Event.START_LOST if outcome.truth is HostedState.ABSENT else None
-    if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth is HostedState.ABSENT:
+        if outcome.truth is not HostedState.ABSENT:
+            return None
+        may_return = operation.held and operation.phase is Phase.SWITCHING
+        return Event.START_MISSED if may_return else Event.START_LOST
+    if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth in _OVER:
         return Event.COPIED
     if operation.phase is Phase.ABORTING:
         return Event.ABORTED if words_to_go_back(operation) <= set(operation.acks) else None
@@ -162,7 +173,7 @@ def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
         return None if outcome.ok else Event.COPY_FAILED
     if outcome.step is MoveStep.CLEAN and _came_back(outcome):
         return Event.CAME_BACK
-    forgotten = outcome.ok and outcome.truth is not HostedState.RUNNING
+    forgotten = outcome.ok and outcome.truth not in (HostedState.RUNNING, HostedState.HELD)
     return Event.CLEANED if outcome.step is MoveStep.CLEAN and forgotten else None
 
 
@@ -249,11 +260,16 @@ def advance(
         moving = replace(record, operation_id=moved.operation_id)
         return Decision((_put(moved), Change(keys.vm(record.vm.vm_id), moving)), moved)
     if event is Event.PREPARED and outcome is not None:
+        moved = replace(moved, gated=outcome.gated)
         moved = _receipt(moved, policy_hash_after=outcome.policy_hash)
     elif event is Event.COPIED and outcome is not None:
         return _switch(moved, record, outcome, now_ms)
+    elif event is Event.START_MISSED:
+        return _return(moved, record, now_ms)
     elif event in (Event.STARTED, Event.START_FAILED) and outcome is not None:
         return _started(moved, record, outcome, now_ms)
+    elif event is Event.CLEANED and outcome is not None and outcome.bytes:
+        moved = _copied(moved, outcome)  # one that was held had no last figures at the switch
     elif event is Event.START_LOST:
         return _lost(view, moved, record, now_ms)
     changes = [_put(moved)]
@@ -301,24 +317,31 @@ def _failure(operation: Operation, event: Event, outcome: MoveOutcome | None) ->
         return None  # whatever was said before, the move goes forward now
     if outcome is not None and outcome.failure is not None:
         return outcome.failure
+    if event is Event.START_MISSED:
+        text = f"the destination {operation.destination} does not have the VM any more"
+        return Failure(Reason.WOULD_NOT_START.name, text)
     return operation.failure
 
 
 def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms: int) -> Decision:
     """The compare-and-set at the heart: new owner, epoch + 1, while neither side runs."""
     epoch = operation.epoch_before + 1
-    switched = _receipt(
-        replace(operation, epoch_after=epoch),
-        downtime_ms=outcome.downtime_ms,
-        bytes=outcome.bytes,
-        iterations=outcome.iterations,
-        bytes_per_second=outcome.bytes_per_second,
-        dirty_bytes_per_second=outcome.dirty_bytes_per_second,
-        policy_hash_before=outcome.policy_hash,
-    )
+    held = outcome.truth is HostedState.HELD
+    switched = _copied(replace(operation, epoch_after=epoch, held=held), outcome)
+    switched = _receipt(switched, policy_hash_before=outcome.policy_hash)
     location = Location(operation.destination, VmState.INCOMING, epoch)
     owned = replace(record, location=location, changed_ms=now_ms)
     return Decision((_put(switched), Change(keys.vm(record.vm.vm_id), owned)), switched)
+
+
+def _return(operation: Operation, record: VmRecord, now_ms: int) -> Decision:
+    """The destination has nothing and will not have it: back to the source, which still holds the
+    VM. Another change of owner, so another epoch."""
+    epoch = operation.epoch_after + 1
+    location = Location(operation.source, VmState.INCOMING, epoch)
+    owned = replace(record, location=location, changed_ms=now_ms)
+    returned = replace(operation, epoch_after=epoch)
+    return Decision((_put(returned), Change(keys.vm(record.vm.vm_id), owned)), returned)
 
 
 def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms: int) -> Decision:
@@ -332,6 +355,8 @@ def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_m
     state = VmState.SHUT_OFF if off else VmState.RUNNING
     location = replace(record.location, state=state)
     running = replace(record, location=location, changed_ms=now_ms)
+    if settled.phase.final:  # it runs where it came from, and nothing is left to be done
+        running = replace(running, operation_id="")
     return Decision((_put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
 
 
@@ -353,6 +378,17 @@ def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> De
     )
     put = Change(keys.vm(record.vm.vm_id), lost)
     return Decision((_put(operation), put, *alarm.changes(view, now_ms)), operation)
+
+
+def _copied(operation: Operation, outcome: MoveOutcome) -> Operation:
+    return _receipt(
+        operation,
+        downtime_ms=outcome.downtime_ms,
+        bytes=outcome.bytes,
+        iterations=outcome.iterations,
+        bytes_per_second=outcome.bytes_per_second,
+        dirty_bytes_per_second=outcome.dirty_bytes_per_second,
+    )
 
 
 def _receipt(operation: Operation, **values: object) -> Operation:

@@ -30,12 +30,14 @@ _AT_SOURCE = {
     Phase.COPYING: MoveStep.COPY,
     Phase.ABORTING: MoveStep.ABORT,
     Phase.SETTLING: MoveStep.CLEAN,
+    Phase.RETURNING: MoveStep.START,
 }
 _AT_DESTINATION = {
     Phase.PREPARING: MoveStep.PREPARE,
     Phase.COPYING: MoveStep.PREPARE,
     Phase.ABORTING: MoveStep.CLEAN,
     Phase.SWITCHING: MoveStep.START,
+    Phase.RETURNING: MoveStep.CLEAN,
 }
 
 
@@ -123,6 +125,7 @@ def _order(view: View, server_id: str, move: Operation) -> MoveOrder | None:
         peer_migration_uri=peer.migration_uri,
         epoch=order_epoch(move),
         kind=move.move_kind,
+        gated=move.gated and step is MoveStep.COPY,
     )
 
 

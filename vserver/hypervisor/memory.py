@@ -104,6 +104,7 @@ class MemoryHypervisor(MemoryHost):
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
         kind: MoveKind = MoveKind.LIVE,
+        gated: bool = False,
     ) -> Copied:
         self._ask()
         vm = self.vms.get(vm_id)
@@ -145,6 +146,10 @@ class MemoryHypervisor(MemoryHost):
 
     async def make_way(self, vm_id: str) -> None:
         """A copy that has left leaves nothing."""
+
+    async def hold(self, vm_id: str) -> bool:
+        """Its copies wait for nobody but `resume`."""
+        return False
 
     async def resume(self, vm_id: str) -> None:
         self._ask()

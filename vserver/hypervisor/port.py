@@ -107,8 +107,8 @@ class Hypervisor(Protocol):
     async def hosted(self, vm_id: str) -> HostedState:
         """The hypervisor's word at this moment, never cached. UNKNOWN if it does not answer.
 
-        ABSENT: not here, or defined but shut off. RUNNING: everything else, a paused VM and one
-        whose memory has arrived included.
+        ABSENT: not here, or defined but shut off. HELD: see `migrate`. RUNNING: everything else, a
+        paused VM and one whose memory has arrived included.
         """
         ...
 
@@ -124,6 +124,7 @@ class Hypervisor(Protocol):
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
         kind: MoveKind = MoveKind.LIVE,
+        gated: bool = False,
     ) -> Copied:
         """Copy a running VM, LIVE, or as SUSPEND: then its guest stands still here from the
         beginning. It stays *paused* at the destination (INCOMING there).
@@ -131,6 +132,10 @@ class Hypervisor(Protocol):
         When this returns, the VM is ABSENT here for good, its definition gone too. `devices` maps
         each MAC to the tap's name at the destination, so that policy is there before the tap is.
         Raises if the copy failed or was aborted: the VM then runs on here.
+
+        `gated`: the destination has said that it can `hold` the VM. Then this may return earlier,
+        with the VM HELD here: the last of its memory may still be travelling, and it runs here only
+        after `resume`.
         """
         ...
 
@@ -163,14 +168,20 @@ class Hypervisor(Protocol):
         """Return when the VM may arrive: what an earlier stay left has been cleared away."""
         ...
 
+    async def hold(self, vm_id: str) -> bool:
+        """Let the VM, which is about to arrive live, run no instruction before `resume`, whatever
+        its source's hypervisor agrees on with this one. False: this host has no way to."""
+        ...
+
     async def resume(self, vm_id: str) -> None:
-        """Run what is INCOMING (arrived) or PAUSED. Already running is no error."""
+        """Run what is INCOMING (arrived, or arriving and held), HELD or PAUSED. Already running is
+        no error."""
         ...
 
     async def discard(self, vm_id: str) -> None:
-        """Remove what a move left: an INCOMING copy, or a shut-off definition.
+        """Remove what a move left: an INCOMING copy, what is HELD, or a shut-off definition.
 
-        Refuses a VM that has been RUNNING. Nothing there is no error. What a good `migrate` has
-        left is cleared away without being asked, soon; `make_way` waits for it.
+        Refuses a VM that has been RUNNING otherwise. Nothing there is no error. What a good
+        `migrate` has left is cleared away without being asked, soon; `make_way` waits for it.
         """
         ...

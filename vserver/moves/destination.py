@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from common import log
 from common.errors import Reason, Refusal
+from common.model.operation import MoveKind
 from common.model.vm import VmState
 from common.model.wanted import WantedVm
 from vserver.core.diff import ApplyPort
@@ -40,7 +41,8 @@ async def prepare(means: Means, job: Job) -> Found:
             Reason.NOT_ENFORCEABLE,
             f"read back {in_force or 'nothing'} instead of {wanted.profile_hash}",
         )
-    return Found(in_force)
+    live = job.order.kind is MoveKind.LIVE
+    return Found(in_force, gated=live and await means.hypervisor.hold(job.vm_id))
 
 
 async def start(means: Means, job: Job) -> Found:

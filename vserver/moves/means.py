@@ -38,6 +38,7 @@ class Found:
 
     policy_hash: str = ""
     copied: Copied = Copied(0, 0.0, 0)
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

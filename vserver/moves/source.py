@@ -15,6 +15,7 @@ from vserver.hypervisor.port import Copied
 from vserver.moves.means import Found, Job, Means
 
 PROGRESS_EVERY = 0.2  # seconds
+_LEFT = (HostedState.ABSENT, HostedState.HELD)
 
 
 async def copy(means: Means, job: Job) -> Found:
@@ -34,6 +35,7 @@ async def copy(means: Means, job: Job) -> Found:
             {i.mac: incoming_device(i.mac) for i in wanted.vm.interfaces},
             _reporter(means, job.order.operation_id),
             job.order.kind,
+            job.order.gated,
         )
     except Refusal as error:
         raise Refusal(Reason.COPY_FAILED, error.message) from error
@@ -49,7 +51,7 @@ async def copy(means: Means, job: Job) -> Found:
 async def abort(means: Means, job: Job) -> Found:
     """The copy that we began ourselves has ended by now (see `orders`)."""
     await means.hypervisor.abort(job.vm_id)
-    if await means.truth(job) is HostedState.ABSENT:
+    if await means.truth(job) in _LEFT:
         raise Refusal(Reason.TOO_LATE_TO_CANCEL, "the VM has left")
     return Found()
 
@@ -59,7 +61,7 @@ async def _has_left(means: Means, job: Job) -> bool:
     truth = await means.truth(job)
     if truth is HostedState.SHUT_OFF:
         raise Refusal(Reason.NOT_RUNNING, "its guest has shut down, in the middle of its move")
-    return truth is HostedState.ABSENT
+    return truth in _LEFT
 
 
 def _reporter(means: Means, operation_id: str) -> Callable[[Progress], None]:

@@ -45,6 +45,7 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         iterations=found.copied.iterations,
         bytes_per_second=found.copied.bytes_per_second,
         dirty_bytes_per_second=found.copied.dirty_bytes_per_second,
+        gated=found.gated,
     )
 
 

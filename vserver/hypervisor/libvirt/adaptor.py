@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from common.clock import Clock
 from common.errors import Refusal
 from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
+from common.model.vm import VmState
 from vserver.hypervisor import acceleration
 from vserver.hypervisor.changes import Changes
 from vserver.hypervisor.libvirt import changing, cold, domains, host, writing
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copies import Copies
+from vserver.hypervisor.libvirt.copy_plan import Way
+from vserver.hypervisor.libvirt.gate.keeper import Keeper
+from vserver.hypervisor.libvirt.held import Held
 from vserver.hypervisor.libvirt.subscription import What
 from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
@@ -23,11 +28,13 @@ from vserver.hypervisor.sampling import READY_AFTER, Sampling
 
 _log = logging.getLogger(__name__)
 _FACTS_PATIENCE, _DISCARD_PATIENCE, _START_PATIENCE = 120.0, 60.0, 60.0
+_STILL = (VmState.PAUSED, VmState.INCOMING)
 
 
 class LibvirtHypervisor:
     """One libvirtd. `accelerates` says `kvm` or `tcg`; by default a guest is booted to find out.
     `encrypt`: copies go by TLS, to peers whose URI names them (`…#DNS-NAME`), and in no other way.
+    `keeper`: we are this libvirtd's lock manager, and may hold VMs at the gate.
     """
 
     def __init__(
@@ -37,27 +44,48 @@ class LibvirtHypervisor:
         rules: AttachmentRules | None = None,
         accelerates: Callable[[], Awaitable[str]] | None = None,
         encrypt: bool = False,
+        keeper: Keeper | None = None,
     ) -> None:
         self._clock = clock
         self._rules = rules or AttachmentRules()
         self._accelerates = accelerates or (lambda: acceleration.probe(clock))
         self._changes = Changes()
         self._connection = Connection(uri, clock, self._on_event)
-        self._copies = Copies(self._connection, clock, self._changes.add, encrypt)
+        self._encrypt = encrypt
+        self._keeper = keeper
+        gate = keeper.gate if keeper else None
+        self._copies = Copies(self._connection, clock, self._changes.add, gate)
+        self._held = Held(self._connection, clock, self._copies, gate) if gate else None
         self._facts: HostFacts | None = None
         self._sample: Sample | None = None
         self._sampling = Sampling(clock, self._running, self._writing)
         self._sampler: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        await self._connection.open()
+        """The gate first: a libvirtd that starts guests by itself asks there."""
+        if self._keeper is not None:
+            await self._keeper.open()
+        try:
+            await self._connection.open()
+        except BaseException:
+            await self._close_gate()
+            raise
+        if self._held is not None:
+            await self._held.look_again()
         self._sampler = asyncio.create_task(self._sampling.run(), name="how fast guests write")
+
+    async def _close_gate(self) -> None:
+        if self._keeper is not None:
+            await self._keeper.close()
 
     async def close(self) -> None:
         self._changes.close()
         if self._sampler:
             self._sampler.cancel()
             await asyncio.wait({self._sampler})
+        await self._close_gate()
+        if self._held is not None:
+            await self._held.close()
         await self._copies.close()
         await self._connection.close()
 
@@ -72,12 +100,21 @@ class LibvirtHypervisor:
 
     async def list(self) -> Sequence[HostedVm]:
         found = await self._connection.call(lambda conn: domains.read_all(conn, self._rules))
-        return [hosted for hosted in found if not self._copies.is_over(hosted.vm.vm_id)]
+        return [self._shown(hosted) for hosted in found if not self._is_leaving(hosted.vm.vm_id)]
 
     async def get(self, vm_id: str) -> HostedVm | None:
-        if self._copies.is_over(vm_id):
+        if self._is_leaving(vm_id):
             return None
-        return await self._connection.call(lambda conn: domains.read_one(conn, vm_id, self._rules))
+        found = await self._connection.call(lambda conn: domains.read_one(conn, vm_id, self._rules))
+        return self._shown(found) if found is not None else None
+
+    def _is_leaving(self, vm_id: str) -> bool:
+        held = self._held is not None and self._held.is_leaving(vm_id)
+        return held or self._copies.is_over(vm_id)
+
+    def _shown(self, found: HostedVm) -> HostedVm:
+        held = self._held is not None and self._held.stands(found.vm.vm_id)
+        return replace(found, state=VmState.INCOMING) if held and found.state in _STILL else found
 
     def events(self) -> AsyncIterator[str]:
         return self._changes
@@ -102,11 +139,15 @@ class LibvirtHypervisor:
         """While libvirt still buries what a copy left, it does not answer, and we have proof."""
         if self._copies.is_over(vm_id):
             return HostedState.ABSENT
+        if self._held is not None and self._held.is_leaving(vm_id):
+            return HostedState.HELD
         try:
             active = await self._connection.call(lambda conn: domains.is_active(conn, vm_id))
         except (Refusal, TimeoutError) as error:
             _log.warning("is VM %s here? %s", vm_id, error)
             return HostedState.UNKNOWN
+        if active and self._held is not None and self._held.has_back(vm_id):
+            return HostedState.HELD
         return HostedState.RUNNING if active else HostedState.ABSENT
 
     async def shut_down(self, vm_id: str) -> bool:
@@ -121,9 +162,12 @@ class LibvirtHypervisor:
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
         kind: MoveKind = MoveKind.LIVE,
+        gated: bool = False,
     ) -> Copied:
-        copied = await self._copies.run(vm_id, destination_uri, devices, progress, kind)
-        if await self.hosted(vm_id) is not HostedState.ABSENT:
+        gated = gated and self._held is not None and kind is MoveKind.LIVE
+        way = Way(destination_uri, devices, kind, self._encrypt, gated)
+        copied = await self._copies.run(vm_id, way, progress)
+        if await self.hosted(vm_id) not in (HostedState.ABSENT, HostedState.HELD):
             raise TimeoutError(f"libvirt calls the copy done, but VM {vm_id} is not off here")
         return copied
 
@@ -150,12 +194,18 @@ class LibvirtHypervisor:
     async def make_way(self, vm_id: str) -> None:
         await self._copies.buried(vm_id)
 
+    async def hold(self, vm_id: str) -> bool:
+        return self._held is not None and await self._held.expect(vm_id)
+
     async def resume(self, vm_id: str) -> None:
-        await self._connection.call(lambda conn: changing.resume(conn, vm_id))
+        if self._held is None or not await self._held.let_run(vm_id):
+            await self._connection.call(lambda conn: changing.resume(conn, vm_id))
 
     async def discard(self, vm_id: str) -> None:
         if self._copies.is_over(vm_id):
             return  # clearing it away is under way
+        if self._held is not None and await self._held.end(vm_id):
+            return
         await self._connection.call(
             lambda conn: changing.discard(conn, vm_id), patience=_DISCARD_PATIENCE
         )
@@ -163,4 +213,6 @@ class LibvirtHypervisor:
     def _on_event(self, vm_id: str, what: What) -> None:
         if what is What.STOPPED_FOR_SWITCH:
             self._copies.switching(vm_id)
+        if self._held is not None:
+            self._held.news(vm_id)
         self._changes.add(vm_id)

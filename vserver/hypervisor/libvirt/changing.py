@@ -44,6 +44,23 @@ def resume(conn: Any, vm_id: str) -> None:
         domain.setAutostart(1)
 
 
+def settle(conn: Any, vm_id: str) -> None:
+    """What a VM that came through the gate, and runs, is still owed: what its mark remembers."""
+    domain = find(conn, vm_id)
+    if domain is not None and (mark := _mark(domain)):
+        if marker.wants_autostart(mark):
+            domain.setAutostart(1)
+        domain.setMetadata(_MARK, None, None, marker.NAMESPACE, _LIVE)
+
+
+def end(conn: Any, vm_id: str) -> None:
+    """Whatever stands here is over: it is held, and runs elsewhere."""
+    domain = find(conn, vm_id)
+    if domain is not None:
+        _unless_gone(domain.destroy)
+        discard(conn, vm_id)
+
+
 def discard(conn: Any, vm_id: str) -> None:
     """Only what has never run here, or does not run."""
     domain = find(conn, vm_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
@@ -12,6 +12,8 @@ from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.libvirt import changing, copy_plan, domains
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copy import Copy
+from vserver.hypervisor.libvirt.copy_plan import Way
+from vserver.hypervisor.libvirt.gate.gate import Gate
 from vserver.hypervisor.libvirt.source_process import record_directory
 from vserver.hypervisor.port import Copied
 
@@ -26,31 +28,24 @@ class Copies:
         connection: Connection,
         clock: Clock,
         on_change: Callable[[str], None],
-        encrypt: bool,
+        gate: Gate | None,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._on_change = on_change
-        self._encrypt = encrypt
+        self._gate = gate
         self._records = record_directory(connection.uri)
         self._copies: dict[str, Copy] = {}
         self._endings: dict[str, asyncio.Task[None]] = {}
 
-    async def run(
-        self,
-        vm_id: str,
-        destination: str,
-        devices: Mapping[str, str],
-        progress: Callable[[Progress], None],
-        kind: MoveKind,
-    ) -> Copied:
+    async def run(self, vm_id: str, way: Way, progress: Callable[[Progress], None]) -> Copied:
         """Copy; on cancellation stop the copy first, and wait for its end."""
         if vm_id in self._copies:
             raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} is being copied already")
-        plan = await self._connection.call(
-            lambda conn: copy_plan.prepare(conn, vm_id, destination, devices, kind, self._encrypt)
-        )
-        copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records)
+        plan = await self._connection.call(lambda conn: copy_plan.prepare(conn, vm_id, way))
+        if way.gated and self._gate is not None:
+            await self._gate.arm(vm_id)
+        copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records, self._gate)
         self._copies[vm_id] = copy
         ending = asyncio.create_task(self._bury(copy), name=f"copy of {vm_id}")
         self._endings[vm_id] = ending
@@ -68,6 +63,16 @@ class Copies:
         """Proven to be over here, though libvirt has not cleared it away yet."""
         copy = self._copies.get(vm_id)
         return copy is not None and copy.proven
+
+    async def is_proven(self, vm_id: str) -> bool:
+        """Wait until one that was held is over, or its copy has failed."""
+        copy = self._copies.get(vm_id)
+        if copy is not None:
+            await copy.decided()
+        return self.is_over(vm_id)
+
+    def is_under_way(self, vm_id: str) -> bool:
+        return vm_id in self._copies
 
     def switching(self, vm_id: str) -> None:
         """Its guest stands still: of a live copy, that is the end's beginning."""
@@ -104,9 +109,18 @@ class Copies:
                 await self._restore(copy)
             elif copy.proven:
                 await self._discard(copy)
+            await self._leave_gate(copy)
         finally:
+            await copy.close()
             del self._copies[copy.vm_id], self._endings[copy.vm_id]
             self._on_change(copy.vm_id)
+
+    async def _leave_gate(self, copy: Copy) -> None:
+        """A source that is held after a copy that failed stays so, until somebody decides."""
+        if self._gate is None or not copy.plan.gated:
+            return
+        if copy.ending.exception() is None or not self._gate.holds(copy.vm_id):
+            await self._gate.forget(copy.vm_id)
 
     async def _restore(self, copy: Copy) -> None:
         try:

@@ -1,4 +1,4 @@
-"""One copy of a guest from here to a peer, from the call to the proof that the source is over."""
+"""One copy of a guest from here to a peer, until the source will not run on by itself."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.libvirt import changing
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copy_plan import CopyPlan, max_downtime_ms
+from vserver.hypervisor.libvirt.gate.gate import Gate
 from vserver.hypervisor.libvirt.source_process import SourceProcess
 from vserver.hypervisor.libvirt.waiting import first, seen
 from vserver.hypervisor.port import Copied, writing
@@ -36,6 +37,7 @@ class Copy:
         plan: CopyPlan,
         progress: Callable[[Progress], None],
         records: Path | None,
+        gate: Gate | None,
     ) -> None:
         self.vm_id = vm_id
         self.plan = plan
@@ -45,28 +47,33 @@ class Copy:
         self._clock = clock
         self._progress = progress
         self._records = records
+        self._gate = gate if plan.gated else None
         self._limit = max_downtime_ms(0)
         self._copied = Copied(0, 0.0, 0)
         self._began = clock.monotonic()
         self._all_sent = False
+        self._process: SourceProcess | None = None
+        self._confirmed: asyncio.Task[None] | None = None
         self.ending: asyncio.Future[None] = connection.copy(plan.carry_out)
         self.ending.add_done_callback(seen)
 
     async def run(self) -> Copied:
-        """Return on proof that the VM is over here; raise as soon as libvirt says it failed."""
-        process = await asyncio.to_thread(
+        """Return on proof that the VM is over here, or held; raise as soon as libvirt says that it
+        failed."""
+        self._process = await asyncio.to_thread(
             SourceProcess.find, self._records, self.plan.name, self.vm_id
         )
         watching = asyncio.create_task(self._watch())
-        proof = asyncio.create_task(self._proof(process))
+        proof = asyncio.create_task(self._proof())
         try:
             await asyncio.wait({self.ending, proof}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (watching, proof):
                 task.cancel()
             await asyncio.wait({watching, proof})
-            if process is not None:
-                process.close()
+        if self._is_held():
+            self._confirmed = asyncio.create_task(self._confirm())
+            return self._copied
         if self.ending.done():
             self.ending.result()
         self.proven = True
@@ -75,6 +82,22 @@ class Copy:
             return replace(self._copied, downtime_ms=still_ms)
         return self._copied
 
+    async def decided(self) -> None:
+        """Return when it is proven to be over here, or has ended."""
+        waiting: set[asyncio.Future[None]] = {self.ending}
+        await asyncio.wait(
+            waiting | ({self._confirmed} if self._confirmed is not None else set()),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+
+    async def close(self) -> None:
+        """After the end."""
+        if self._confirmed is not None:
+            self._confirmed.cancel()
+            await asyncio.wait({self._confirmed})
+        if self._process is not None:
+            self._process.close()
+
     async def stop(self) -> None:
         """Ask until it has ended: before the transfer libvirt has no ear for it.
 
@@ -82,26 +105,39 @@ class Copy:
         seen to wait forever after an abort in that moment, and the copy is over in a few
         milliseconds anyway.
         """
-        while not (self.proven or self.ending.done()):
+        while not (self.proven or self._is_held() or self.ending.done()):
             if not (self.switching.is_set() or self._all_sent):
                 with suppress(Refusal, TimeoutError):
                     await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
             await first(self._clock, _ASK_AGAIN, (self.ending,))
 
-    async def _proof(self, process: SourceProcess | None) -> None:
+    def _is_held(self) -> bool:
+        return self._gate is not None and self._gate.holds(self.vm_id)
+
+    async def _proof(self) -> None:
         """Where there is no early proof, libvirt's own end of the copy is waited for."""
-        if process is None:
+        if self._gate is not None:
+            await self.switching.wait()
+            if self._gate.shut(self.vm_id):
+                return
+        if self._process is None:
             await asyncio.wait({self.ending})
             return
         await self.switching.wait()
-        await process.all_sent(self._clock)
+        await self._process.all_sent(self._clock)
         last_look = asyncio.create_task(self._look())
         last_look.add_done_callback(seen)
         try:
-            await process.end_for_good(self._clock)
+            await self._process.end_for_good(self._clock)
         finally:
             last_look.cancel()
             await asyncio.wait({last_look})
+
+    async def _confirm(self) -> None:
+        """What was held is over as soon as libvirt has it that the destination runs."""
+        if self._process is not None:
+            await self._process.end_for_good(self._clock)
+            self.proven = True
 
     async def _watch(self) -> None:
         """Tell progress until the guest stands still. From then on a look would only take time

@@ -13,9 +13,9 @@ import libvirt
 from common.errors import Reason, Refusal
 from common.model.operation import MoveKind
 from vserver.hypervisor.libvirt.domains import find
-from vserver.hypervisor.libvirt.marker import destination_xml
+from vserver.hypervisor.libvirt.marker import destination_xml, mark_of
 
-_FLAGS = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PAUSED
+_FLAGS = libvirt.VIR_MIGRATE_PEER2PEER
 # Without LIVE libvirt stops the guest before the copy, and lets it run on if that fails.
 _OF_KIND = {
     MoveKind.LIVE: libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_AUTO_CONVERGE,
@@ -31,6 +31,18 @@ _MAX_DOWNTIME_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """Where a copy goes, and how. `encrypt`: by TLS or not at all. `gated`: both hosts' gates keep
+    the guest until the ledger has spoken, so that libvirt need not leave it paused over there."""
+
+    destination: str
+    devices: Mapping[str, str]
+    kind: MoveKind
+    encrypt: bool
+    gated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CopyPlan:
     """One copy, ready to go, with what must be put back if it fails."""
 
@@ -42,6 +54,7 @@ class CopyPlan:
     max_downtime: int
     autostart: bool
     kind: MoveKind
+    gated: bool
 
     def carry_out(self, conn: Any) -> None:
         """Blocks until libvirt is through with it, the source's end included.
@@ -64,17 +77,10 @@ class CopyPlan:
             domain.setAutostart(1)
 
 
-def prepare(
-    conn: Any,
-    vm_id: str,
-    destination: str,
-    devices: Mapping[str, str],
-    kind: MoveKind,
-    encrypt: bool,
-) -> CopyPlan:
+def prepare(conn: Any, vm_id: str, way: Way) -> CopyPlan:
     """Look up everything that the copy needs; nothing is changed yet."""
-    destination, peer = urldefrag(destination)
-    if encrypt and not peer:
+    destination, peer = urldefrag(way.destination)
+    if way.encrypt and not peer:
         text = f"{destination} takes no encrypted migration, and this host sends no other"
         raise Refusal(Reason.HYPERVISOR_FAILED, text)
     domain = find(conn, vm_id)
@@ -85,13 +91,15 @@ def prepare(
         raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} does not run here any more")
     persistent = domain.isPersistent() == 1
     autostart = persistent and domain.autostart() == 1
-    xml = destination_xml(domain.XMLDesc(_COPYABLE), devices, autostart=autostart)
+    mark = mark_of(autostart=autostart, gated=way.gated)
+    xml = destination_xml(domain.XMLDesc(_COPYABLE), way.devices, mark)
     parameters = {
         libvirt.VIR_MIGRATE_PARAM_URI: data_uri(destination),
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml,
     }
-    flags = _FLAGS | _OF_KIND[kind] | (_KEEP_DEFINITION if persistent else 0)
-    if encrypt:  # QEMU then demands a certificate with the peer's name, and shows its own
+    flags = _FLAGS | _OF_KIND[way.kind] | (_KEEP_DEFINITION if persistent else 0)
+    flags |= 0 if way.gated else libvirt.VIR_MIGRATE_PAUSED
+    if way.encrypt:  # QEMU then demands a certificate with the peer's name, and shows its own
         flags |= libvirt.VIR_MIGRATE_TLS
         parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = peer
     return CopyPlan(
@@ -102,7 +110,8 @@ def prepare(
         flags=flags,
         max_downtime=limit,
         autostart=autostart,
-        kind=kind,
+        kind=way.kind,
+        gated=way.gated,
     )
 
 

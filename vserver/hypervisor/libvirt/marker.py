@@ -20,23 +20,37 @@ _MARK = f"{{{NAMESPACE}}}incoming"
 ET.register_namespace("vsignal-move", NAMESPACE)
 
 
-def destination_xml(xml: str, devices: Mapping[str, str], *, autostart: bool) -> str:
-    """The source's live XML as the destination shall have it: marked, its taps named."""
+def destination_xml(xml: str, devices: Mapping[str, str], mark: Mapping[str, str] | None) -> str:
+    """The source's live XML as the destination shall have it: its taps named, and marked, unless
+    there is nothing to say."""
     root = parse(xml)
     metadata = root.find("metadata")
     if metadata is None:
         metadata = ET.SubElement(root, "metadata")
     for old in metadata.findall(_MARK):
         metadata.remove(old)
-    ET.SubElement(metadata, _MARK, {"autostart": "yes"} if autostart else {})
+    if mark is not None:
+        ET.SubElement(metadata, _MARK, dict(mark))
     for interface in root.iterfind("devices/interface"):
         _name_tap(interface, devices)
     return ET.tostring(root, encoding="unicode")
 
 
 def is_marked(xml: str) -> bool:
-    """Whether a live XML carries the mark; a text search first, for most do not."""
-    return NAMESPACE in xml and parse(xml).find(f"metadata/{_MARK}") is not None
+    """Whether a live XML carries the mark; a text search first, for most do not. One that came
+    through the gate remembers autostart only: it may have run."""
+    if NAMESPACE not in xml:
+        return False
+    mark = parse(xml).find(f"metadata/{_MARK}")
+    return mark is not None and mark.get("gated") != "yes"
+
+
+def mark_of(*, autostart: bool, gated: bool) -> dict[str, str] | None:
+    """The mark's attributes. What the destination's gate holds needs none to be known by."""
+    said = {"autostart": "yes"} if autostart else {}
+    if gated:
+        return {**said, "gated": "yes"} if autostart else None
+    return said
 
 
 def wants_autostart(mark: str) -> bool:

@@ -23,19 +23,25 @@ from xml.etree import ElementTree as ET
 
 from common.clock import Clock
 
-_SYSTEM = Path("/run/libvirt/qemu")
+_SYSTEM = Path("/run/libvirt")
 _PHASE = re.compile(rb"<job [^>]*phase=['\"](\w+)['\"]")
 _ALL_SENT, _CONFIRMED = frozenset({b"perform3_done", b"confirm3"}), frozenset({b"confirm3"})
 _LOOK_AGAIN = 0.001
 
 
-def record_directory(uri: str) -> Path | None:
-    """Where the libvirtd behind this URI keeps its records; None if it is not on this host."""
+def run_directory(uri: str) -> Path | None:
+    """Where the libvirtd behind this URI keeps sockets and records; None: not on this host."""
     parts = urlsplit(uri)
     if parts.hostname or parts.scheme not in ("qemu", "qemu+unix") or parts.path != "/system":
         return None
     sockets = parse_qs(parts.query).get("socket")
-    return Path(sockets[0]).parent / "qemu" if sockets else _SYSTEM
+    return Path(sockets[0]).parent if sockets else _SYSTEM
+
+
+def record_directory(uri: str) -> Path | None:
+    """Where it keeps what it knows of the domains that run; None: not on this host."""
+    run = run_directory(uri)
+    return run / "qemu" if run is not None else None
 
 
 @dataclass(frozen=True, slots=True)

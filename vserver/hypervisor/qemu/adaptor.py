@@ -137,6 +137,7 @@ class QemuHypervisor:
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
         kind: MoveKind = MoveKind.LIVE,
+        gated: bool = False,
     ) -> Copied:
         return await self._departures.run(vm_id, destination_uri, devices, progress, kind)
 
@@ -163,6 +164,10 @@ class QemuHypervisor:
     async def make_way(self, vm_id: str) -> None:
         await self._departures.buried(vm_id)
         self._arrivals.expect(vm_id)
+
+    async def hold(self, vm_id: str) -> bool:
+        """The copy's own protocol waits for the other agent's word (see `arrivals`)."""
+        return False
 
     async def resume(self, vm_id: str) -> None:
         """The mark goes first: what bears it may be discarded, and what has run may not."""

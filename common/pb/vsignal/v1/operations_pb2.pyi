@@ -50,6 +50,8 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """waits for its turn; the destination is promised, nothing is touched"""
     PHASE_FENCING: _Phase.ValueType  # 12
     """of a fence: the device has not said yet that the host is off"""
+    PHASE_RETURNING: _Phase.ValueType  # 13
+    """the destination lost the VM; the ledger has changed back; the source starts"""
     PHASE_UNDER_WAY: _Phase.ValueType  # 11
     """of an operation with parts: not all of them have ended"""
 
@@ -79,6 +81,8 @@ PHASE_QUEUED: Phase.ValueType  # 10
 """waits for its turn; the destination is promised, nothing is touched"""
 PHASE_FENCING: Phase.ValueType  # 12
 """of a fence: the device has not said yet that the host is off"""
+PHASE_RETURNING: Phase.ValueType  # 13
+"""the destination lost the VM; the ledger has changed back; the source starts"""
 PHASE_UNDER_WAY: Phase.ValueType  # 11
 """of an operation with parts: not all of them have ended"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
@@ -348,6 +352,8 @@ class Operation(_message.Message):
     NEAR_FIELD_NUMBER: _builtins.int
     PREDICTED_FIELD_NUMBER: _builtins.int
     MOVE_KIND_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
@@ -375,6 +381,10 @@ class Operation(_message.Message):
     """of an operation with parts: where they were asked to go near to"""
     move_kind: Global___MoveKind.ValueType
     """of a move; of an operation with parts: as it was asked for"""
+    gated: _builtins.bool
+    """the destination lets the VM run only when told to START it"""
+    held: _builtins.bool
+    """at the switch the source still had the VM, standing still"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -438,10 +448,12 @@ class Operation(_message.Message):
         near: _builtins.str = ...,
         predicted: Global___Prediction | None = ...,
         move_kind: Global___MoveKind.ValueType = ...,
+        gated: _builtins.bool = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

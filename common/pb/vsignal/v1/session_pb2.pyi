@@ -42,6 +42,8 @@ class _HostedStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostedSta
     """In a move's outcome: ABSENT, for the guest shut down here by itself; and of a VM that is moved
     while it is off: its definition is here.
     """
+    HOSTED_STATE_HELD: _HostedState.ValueType  # 5
+    """in a move's outcome: it stands still with its memory until START"""
 
 class HostedState(_HostedState, metaclass=_HostedStateEnumTypeWrapper): ...
 
@@ -56,6 +58,8 @@ HOSTED_STATE_SHUT_OFF: HostedState.ValueType  # 4
 """In a move's outcome: ABSENT, for the guest shut down here by itself; and of a VM that is moved
 while it is off: its definition is here.
 """
+HOSTED_STATE_HELD: HostedState.ValueType  # 5
+"""in a move's outcome: it stands still with its memory until START"""
 Global___HostedState: _TypeAlias = HostedState  # noqa: Y015
 
 class _MoveStep:
@@ -270,6 +274,7 @@ class MoveOutcome(_message.Message):
     TRUTH_FIELD_NUMBER: _builtins.int
     BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     vm_id: _builtins.str
     epoch: _builtins.int
@@ -290,6 +295,8 @@ class MoveOutcome(_message.Message):
     """COPY; 0 where it is not known"""
     dirty_bytes_per_second: _builtins.float
     """COPY"""
+    gated: _builtins.bool
+    """PREPARE: what arrives here runs no instruction before START"""
     @_builtins.property
     def failure(self) -> _operations_pb2.Failure: ...
     def __init__(
@@ -308,10 +315,11 @@ class MoveOutcome(_message.Message):
         truth: Global___HostedState.ValueType = ...,
         bytes_per_second: _builtins.float = ...,
         dirty_bytes_per_second: _builtins.float = ...,
+        gated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "step", b"step", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "gated", b"gated", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "step", b"step", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +435,7 @@ class MoveOrder(_message.Message):
     PEER_MIGRATION_URI_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     step: Global___MoveStep.ValueType
     peer_server: _builtins.str
@@ -436,6 +445,8 @@ class MoveOrder(_message.Message):
     """of the VM when the order was given"""
     kind: _operations_pb2.MoveKind.ValueType
     """unspecified: LIVE"""
+    gated: _builtins.bool
+    """COPY: the destination lets the VM run only when told to START it"""
     def __init__(
         self,
         *,
@@ -446,10 +457,11 @@ class MoveOrder(_message.Message):
         peer_migration_uri: _builtins.str = ...,
         epoch: _builtins.int = ...,
         kind: _operations_pb2.MoveKind.ValueType = ...,
+        gated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gated", b"gated", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
