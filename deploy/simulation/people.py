@@ -31,6 +31,7 @@ from deploy.simulation.world import Host, World
 TENANT, NETWORK, VNI = "acme", "blue", 1001
 IDENTITY = rpc.identity("operator/alice")
 CALL_S = 10.0
+KINDS = (0, 0, operations_pb2.MOVE_KIND_SUSPEND, operations_pb2.MOVE_KIND_COLD)
 
 
 def vm_id(number: int) -> str:
@@ -149,8 +150,10 @@ class Operator:
             vm_id=vm_id(number),
             destination=destination,
             priority=self._chance.choice((0, 0, 0, 50)),
+            kind=self._chance.choice(KINDS),
         )
-        return await self._order(f"moves vm{number} to {destination or 'the best'}", request)
+        how = operations_pb2.MoveKind.Name(request.kind)[10:].lower()
+        return await self._order(f"moves vm{number} to {destination or 'the best'}, {how}", request)
 
     async def move_group(self) -> str:
         group = signaling_pb2.RelocateRequest.GroupSubject(tenant=TENANT, group="web")
