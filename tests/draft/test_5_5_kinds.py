@@ -108,6 +108,20 @@ async def test_a_definition_at_the_destination_that_is_not_gone_is_no_word_to_go
     assert (await move.done()).phase == operations.PHASE_CANCELLED
 
 
+async def test_what_goes_wrong_on_the_way_back_does_not_hide_why_it_went_back(move: Move) -> None:
+    await begin(move, SUSPEND)
+    await move.prepare()
+    wanted = await move.source.until_ordered(VM, COPY)
+    failure = operations.Failure(reason="COPY_FAILED", message="no route to host")
+    await move.source.outcome(wanted, RUNNING, ok=False, failure=failure)
+    await move.stay()
+    wanted = await move.destination.until_ordered(VM, CLEAN)
+    failure = operations.Failure(reason="HYPERVISOR_FAILED", message="libvirtd does not answer")
+    await move.destination.outcome(wanted, ABSENT, ok=False, failure=failure)
+    done = await move.done()
+    assert (done.phase, done.failure.reason) == (FAILED, "COPY_FAILED")
+
+
 async def test_what_would_not_start_is_the_destinations_and_off(move: Move) -> None:
     await begin(move, COLD)
     await copied(move, RESTART)

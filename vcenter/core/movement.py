@@ -315,6 +315,8 @@ def _failure(operation: Operation, event: Event, outcome: MoveOutcome | None) ->
         return Failure(Reason.SESSION_LOST.name, text)
     if event in (Event.COPIED, Event.CAME_BACK):
         return None  # whatever was said before, the move goes forward now
+    if event is Event.ABORTED and operation.failure is not None:
+        return operation.failure  # why it went back, not what went wrong on the way
     if outcome is not None and outcome.failure is not None:
         return outcome.failure
     if event is Event.START_MISSED:
