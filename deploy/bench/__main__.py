@@ -27,6 +27,7 @@ class Bench:
 BENCHES = {
     "relocation": Bench("relocation", "run", 2),
     "relocation-qemu": Bench("relocation_qemu", "run", 2),
+    "drain": Bench("drain", "run", 8),
     "prediction": Bench("prediction", "run", 2),
     "lookup-unary": Bench("lookup", "unary"),
     "lookup-batch": Bench("lookup", "batch"),

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from common.tls import Bundle, vcenter_name
 from deploy.demo.stage import Actor, Gap
-from deploy.lab import Guest, GuestSpec, Lab, Nic, Probe
+from deploy.lab import Guest, GuestSpec, Host, Lab, Nic, Probe
 from deploy.lab.daemons import Daemon, agent, domain, socket_of, vcenter, wait_socket
 
 
@@ -56,6 +56,10 @@ class RealStage:
         guest = self._guests[actor.name]
         here = next(h for h in self._lab.hosts if actor.name in h.guests())
         return guest.on(here)
+
+    @property
+    def hosts(self) -> list[Host]:
+        return self._lab.hosts
 
     def guest(self, actor: Actor, host: int) -> Guest:
         """The guest, where the ledger has it."""

@@ -157,7 +157,8 @@ class Matrix:
         return ("" if excused else f"nobody runs it; {self._facts(guest)}"), done
 
     def _listen(self, guest: Guest, beats: Callable[[], list[int]]) -> str:
-        """Whether the heart of a guest that runs is heard in the end: told, not judged."""
+        """Whether the heart of a guest that runs is heard in the end: told, not judged, for QEMU
+        without KVM may have broken the guest (docs/performance.md)."""
         so_far = len(beats())
         if not self._rig.in_state(guest, "running"):
             return "-"
