@@ -29,6 +29,7 @@ from vserver.adaptors import VERSION, parts
 from vserver.app import Agent
 from vserver.config import AgentConfig
 from vserver.guest_cli import guest
+from vserver.privileges import missing
 from vserver.state import StateError
 
 _config = config_option("/etc/vsignal/vserver.toml")
@@ -53,6 +54,8 @@ def run_command(path: Path) -> None:
 
 
 async def _serve(config: AgentConfig, daemon: Daemon) -> None:
+    for privilege in missing(config):
+        log.get(__name__).warning("not privileged", lacks=privilege.name, purpose=privilege.purpose)
     agent = Agent(config, parts(config, SystemClock()))
     await agent.run(daemon.stopping, daemon.ready)
 

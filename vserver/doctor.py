@@ -13,6 +13,7 @@ from vserver.config import AgentConfig, HypervisorKind
 from vserver.guests import FAILURES
 from vserver.hypervisor.port import HostFacts
 from vserver.network.port import Network
+from vserver.privileges import missing, needed
 
 NEEDED = frozenset({Capability.ACL, Capability.ANTI_SPOOFING})  # without them no port is safe
 
@@ -36,8 +37,12 @@ class Diagnosing(Protocol):
 
 
 async def examine(config: AgentConfig, clock: Clock) -> list[Finding]:
-    """The hypervisor first, then the data plane. Neither is opened for work."""
-    return [*await _hypervisor(config, clock), *await _network(network(config, clock))]
+    """Privileges, the hypervisor, then the data plane. Nothing is opened for work."""
+    return [
+        *_privileges(config),
+        *await _hypervisor(config, clock),
+        *await _network(network(config, clock)),
+    ]
 
 
 def is_fit(findings: list[Finding]) -> bool:
@@ -47,6 +52,14 @@ def is_fit(findings: list[Finding]) -> bool:
 def as_data(findings: list[Finding]) -> dict[str, object]:
     """For `-o json`."""
     return {"fit": is_fit(findings), "findings": [asdict(finding) for finding in findings]}
+
+
+def _privileges(config: AgentConfig) -> list[Finding]:
+    lacking = missing(config)
+    return [
+        Finding("process", one.name, one not in lacking, f"for {one.purpose}", one.vital)
+        for one in needed(config)
+    ]
 
 
 async def _hypervisor(config: AgentConfig, clock: Clock) -> list[Finding]:
