@@ -22,7 +22,7 @@ from vcenter.board import Board
 from vcenter.ca import authority
 from vcenter.ca.issuer import Issuer
 from vcenter.companions import Alone, Companions
-from vcenter.config import Config
+from vcenter.config import CallerSettings, Config
 from vcenter.core.queue import Limits
 from vcenter.core.view import FreezeLimits
 from vcenter.dispatcher import Dispatcher
@@ -45,7 +45,7 @@ from vcenter.store.sqlite import SqliteStore
 from vcenter.wire.answers import Answers
 from vcenter.wire.caller import Callers
 from vcenter.wire.context import Parts
-from vcenter.wire.limits import CallLimits
+from vcenter.wire.limits import Allowance, CallLimits
 from vcenter.wire.server import JoinServer, WireServer
 from vcenter.wire.vouched import Vouched
 
@@ -118,7 +118,7 @@ class VCenter:
             federation=self.federation,
             relay=Relay(config.domain, Homes(self.ledger.table, self.federation)),
             clock=clock,
-            calls=CallLimits(clock),
+            calls=CallLimits(clock, _allowance(config.infrastructure), _allowance(config.confined)),
             callers=Callers(
                 config.domain, self.ledger, clock, Vouched(config.domain, config.domains)
             ),
@@ -211,6 +211,10 @@ class VCenter:
                     self.parts.issuer.renew_own(keeper, self._clock.now_ms())
             except (TlsError, OSError) as error:
                 log.error("the certificate in use stays", error=str(error))
+
+
+def _allowance(settings: CallerSettings) -> Allowance:
+    return Allowance(settings.calls_per_second, settings.at_a_time)
 
 
 def _issuer(config: Config) -> Issuer | None:

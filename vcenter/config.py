@@ -26,6 +26,14 @@ class MoveSettings(Section):
     per_link: int = Field(default=2, ge=1, le=1000)
 
 
+class CallerSettings(Section):
+    """How much one caller may ask for: calls a second, and calls and streams at a time. What is
+    beyond that is refused with OVERLOADED and when to come back."""
+
+    calls_per_second: float = Field(ge=1.0, le=1e6)
+    at_a_time: int = Field(ge=1, le=100_000)
+
+
 class Ipmi(Section):
     """A host's baseboard controller. `password_file`: read by ipmitool itself, as its `-f`."""
 
@@ -71,6 +79,7 @@ class Config(Section):
     `domains`: the vCenters around this one, its own not among them.
     `history_hours`: for how long it can be asked what was, and a watcher may be away.
     `freeze_after`: an identity that changes hands so often in `freeze_seconds` is frozen.
+    `infrastructure`: of each vServer, vCenter and operator; `confined`: of each tenant and watcher.
     `audit_file`: who changed what; "" is beside the database. `audit_mib`: of all of it together.
     """
 
@@ -87,6 +96,8 @@ class Config(Section):
     freeze_seconds: float = Field(default=180.0, ge=1.0, le=86400.0)
     drain_seconds: float = Field(default=5.0, ge=0.0, le=60.0)
     moves: MoveSettings = MoveSettings()
+    infrastructure: CallerSettings = CallerSettings(calls_per_second=20_000.0, at_a_time=4_000)
+    confined: CallerSettings = CallerSettings(calls_per_second=500.0, at_a_time=100)
     fence: FenceSettings = FenceSettings()
     server: str = ""  # where clients reach the vCenter, if not at the first of `listen`
     tls: TlsSettings | None = None

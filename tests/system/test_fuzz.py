@@ -1,6 +1,6 @@
 """For every method, messages that nobody means: no crash, no INTERNAL, no change on a refusal.
 
-60 a method here; `scripts/fuzz` takes 20,000. The methods are those of the descriptors.
+100 a method here; `scripts/fuzz` takes 20,000. The methods are those of the descriptors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.nouns import vm
 from vcenter.core.table import Applied
 from vcenter.wire.rules import RULES
 
-EXAMPLES = int(os.environ.get("VSIGNAL_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("VSIGNAL_FUZZ_EXAMPLES", "100"))
 CALLERS = ("vserver/host-1", "operator/ada", "tenant/blue", "watcher/w/network/red-net")
 MAY = {m: [c for c in CALLERS if parse_caller(c).role in roles] for m, roles in RULES.items()}
 MANY = settings(

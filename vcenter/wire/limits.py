@@ -23,10 +23,6 @@ class Allowance:
     at_a_time: int
 
 
-INFRASTRUCTURE = Allowance(20_000.0, 4_000)
-CONFINED = Allowance(500.0, 100)
-
-
 @dataclass(slots=True)
 class _Account:
     left: float
@@ -40,8 +36,8 @@ class CallLimits:
     def __init__(
         self,
         clock: Clock,
-        infrastructure: Allowance = INFRASTRUCTURE,
-        confined: Allowance = CONFINED,
+        infrastructure: Allowance,
+        confined: Allowance,
     ) -> None:
         self._clock = clock
         self._infrastructure = infrastructure
