@@ -31,7 +31,8 @@ from deploy.simulation.world import Host, World
 TENANT, NETWORK, VNI = "acme", "blue", 1001
 IDENTITY = rpc.identity("operator/alice")
 CALL_S = 10.0
-KINDS = (0, 0, operations_pb2.MOVE_KIND_SUSPEND, operations_pb2.MOVE_KIND_COLD)
+LIVE = operations_pb2.MOVE_KIND_UNSPECIFIED
+KINDS = (LIVE, LIVE, operations_pb2.MOVE_KIND_SUSPEND, operations_pb2.MOVE_KIND_COLD)
 
 
 def vm_id(number: int) -> str:
