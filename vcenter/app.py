@@ -18,26 +18,26 @@ from common.clock import Clock, SystemClock
 from common.ids import NewId, random_id
 from common.lifecycle import Daemon
 from common.tls import Keeper, TlsError
-from vcenter.board import Board
+from vcenter.agents.monitor import Monitor
+from vcenter.agents.sessions import Sessions
 from vcenter.ca import authority
 from vcenter.ca.issuer import Issuer
-from vcenter.companions import Alone, Companions
 from vcenter.config import CallerSettings, Config
 from vcenter.core.queue import Limits
 from vcenter.core.view import FreezeLimits
-from vcenter.dispatcher import Dispatcher
 from vcenter.federation.federation import Federation
 from vcenter.federation.homes import Homes
 from vcenter.federation.relay import Relay
 from vcenter.federation.settings import DomainSettings, dial
-from vcenter.feed import RING
 from vcenter.fencing import Fencer
 from vcenter.journal import FileJournal, Journal, MemoryJournal
-from vcenter.keeping import keep_history
-from vcenter.ledger import Ledger
-from vcenter.monitor import Monitor
-from vcenter.replica import Replica
-from vcenter.sessions import Sessions
+from vcenter.ledger.feed import RING
+from vcenter.ledger.keeping import keep_history
+from vcenter.ledger.ledger import Ledger
+from vcenter.moves.board import Board
+from vcenter.moves.dispatcher import Dispatcher
+from vcenter.replicas.companions import Alone, Companions
+from vcenter.replicas.replica import Replica
 from vcenter.store.etcd import EtcdStore
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Store

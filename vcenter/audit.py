@@ -18,7 +18,7 @@ import structlog
 from common.clock import Clock
 from common.errors import Refusal
 from vcenter.journal import Entry, Journal
-from vcenter.writer import Done
+from vcenter.ledger.writer import Done
 
 log = structlog.get_logger()
 

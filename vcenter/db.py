@@ -18,7 +18,7 @@ from common.cli import load_or_exit
 from common.clock import SystemClock
 from common.lifecycle import FAILED
 from vcenter.config import Config
-from vcenter.records import Unreadable, decode
+from vcenter.ledger.records import Unreadable, decode
 from vcenter.store.port import StoreUnusable, WriteFailed
 from vcenter.store.sqlite import care
 

@@ -19,8 +19,8 @@ from common.errors import Refusal
 from common.model.operation import Operation, Phase
 from vcenter.config import FenceSettings, Ipmi
 from vcenter.core.fence import FenceAnswered, fences
-from vcenter.feed import Committed
-from vcenter.ledger import Ledger
+from vcenter.ledger.feed import Committed
+from vcenter.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 

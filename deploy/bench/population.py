@@ -18,7 +18,7 @@ from common.model.vm import Resources
 from common.pb.vsignal.v1 import types_pb2 as pb
 from vcenter.core import keys
 from vcenter.core.keys import Ledgered
-from vcenter.records import encode
+from vcenter.ledger.records import encode
 from vcenter.store.sqlite import file, schema
 
 TENANTS = 20

@@ -23,7 +23,7 @@ from deploy.simulation.disk import Disk
 from deploy.simulation.journal import Journal
 from deploy.simulation.machines import Machine, short
 from vcenter.core.keys import VM, Ledgered, server
-from vcenter.records import decode
+from vcenter.ledger.records import decode
 from vcenter.store.port import Entry
 from vserver.network.port import Port
 

@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "acknowledge before fsync",
         "what was answered and shown can be lost",
-        "vcenter.writer",
+        "vcenter.ledger.writer",
         "results = await append\n",
         "results = [group.after + 1 + n for n in range(len(batches))]\n",
     ),

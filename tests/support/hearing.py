@@ -9,10 +9,10 @@ from common.model.server import Server
 from common.model.vm import VmRecord
 from common.model.wanted import Forward, WantedNetwork
 from common.pb.vsignal.v1.session_pb2 import CenterMessage
+from vcenter.agents.networks import Networks
 from vcenter.core import indexes
 from vcenter.core.table import Applied, Table
 from vcenter.core.wanted import hosts_on
-from vcenter.networks import Networks
 from vserver.core.networks import Networks as Heard
 
 

@@ -21,7 +21,7 @@ from vcenter.core.overlay import Overlay
 from vcenter.core.servers import Restarted
 from vcenter.core.table import Change, Table
 from vcenter.core.wanted import Item, affected, hosts_on, wanted_digest, wanted_vm
-from vcenter.records import decode, encode
+from vcenter.ledger.records import decode, encode
 
 HOSTS = ("h1", "h2", "h3")
 VNIS = (100, 200)

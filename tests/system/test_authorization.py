@@ -39,7 +39,7 @@ from vcenter.core import keys
 from vcenter.core.command import Decision
 from vcenter.core.table import Change
 from vcenter.core.view import View
-from vcenter.records import decode
+from vcenter.ledger.records import decode
 from vcenter.wire.lookup import answer
 from vcenter.wire.rules import CHANGING, RULES
 

@@ -26,7 +26,7 @@ TIME_AND_SLEEP = {
 # A person's command, not a part of the system that is to run under simulation.
 PERSONS_COMMAND = "vcenter/ctl/"
 # These give way to others once, for no time at all.
-GIVES_WAY = {("vcenter/store/memory.py", 0), ("vcenter/writer.py", 0)}
+GIVES_WAY = {("vcenter/store/memory.py", 0), ("vcenter/ledger/writer.py", 0)}
 
 
 def sources(*folders: str) -> Iterator[Path]:

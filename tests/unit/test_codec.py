@@ -70,7 +70,7 @@ from common.model.wanted import (
 )
 from common.pb.vsignal.v1 import types_pb2
 from common.status import refusal_to_status
-from vcenter.records import Unreadable, decode, encode
+from vcenter.ledger.records import Unreadable, decode, encode
 
 names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
 texts = st.text(st.characters(codec="utf-8"), max_size=60)

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import Reason, Refusal
 from tests.support.held import HandClock
-from vcenter.admission import SOONEST, Admission
+from vcenter.agents.admission import SOONEST, Admission
 
 LONGEST = 5.0
 

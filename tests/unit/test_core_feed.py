@@ -9,7 +9,7 @@ import pytest
 
 from common.model.server import Tenant
 from vcenter.core.table import Change, Table
-from vcenter.feed import Feed, Lagging
+from vcenter.ledger.feed import Feed, Lagging
 
 
 def publish(feed: Feed, *revisions: int) -> None:

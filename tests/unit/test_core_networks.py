@@ -9,10 +9,10 @@ from common.model.server import Server
 from common.model.vm import Interface, Location, Resources, Vm, VmRecord, VmState
 from common.pb.vsignal.v1.session_pb2 import CenterMessage
 from common.rpc import MAX_MESSAGE
+from vcenter.agents.networks import REMEMBERED, Networks
 from vcenter.core import keys
 from vcenter.core.roster import PART
 from vcenter.core.table import Change, Table
-from vcenter.networks import REMEMBERED, Networks
 from vserver.core.networks import Networks as Heard
 
 VNI = 100

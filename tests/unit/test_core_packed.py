@@ -12,9 +12,9 @@ from common.pb.vsignal.v1 import signaling_pb2 as pb
 from tests.support.nouns import vm_id
 from vcenter.core import indexes, keys
 from vcenter.core.table import Change, Table
-from vcenter.feed import Feed
-from vcenter.loading import Loader
-from vcenter.records import Unreadable, encode
+from vcenter.ledger.feed import Feed
+from vcenter.ledger.loading import Loader
+from vcenter.ledger.records import Unreadable, encode
 from vcenter.store.port import Record
 from vcenter.wire.answers import Answers
 

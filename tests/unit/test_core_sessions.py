@@ -12,9 +12,9 @@ from common.errors import Refusal
 from common.model.server import Liveness, Server
 from common.model.wanted import Held
 from tests.support.held import HandClock, HeldStore
-from vcenter.ledger import Ledger
-from vcenter.session import Session
-from vcenter.sessions import TOGETHER, Sessions
+from vcenter.agents.session import Session
+from vcenter.agents.sessions import TOGETHER, Sessions
+from vcenter.ledger.ledger import Ledger
 
 LEASE_S = 10.0
 HOST = Server("host-1")

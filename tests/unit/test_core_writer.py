@@ -18,10 +18,10 @@ from vcenter.core.command import Alarm, Decision
 from vcenter.core.inventory import DeleteTenant, PutTenant
 from vcenter.core.table import Change
 from vcenter.core.view import View
-from vcenter.ledger import Ledger
+from vcenter.ledger.ledger import Ledger
+from vcenter.ledger.writer import GROUP, QUEUE, Done
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Batch, Put
-from vcenter.writer import GROUP, QUEUE, Done
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """5.7, VM Report: states that changed on a host become the ledger's (A19).
 
-Usage figures are not the ledger's: they go to `vcenter.monitor`, in memory.
+Usage figures are not the ledger's: they go to `vcenter.agents.monitor`, in memory.
 """
 
 from __future__ import annotations

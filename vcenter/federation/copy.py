@@ -15,7 +15,7 @@ from common.pb.vsignal.v1 import directory_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core import indexes, keys
 from vcenter.core.table import Change, Table
-from vcenter.feed import Feed
+from vcenter.ledger.feed import Feed
 from vcenter.wire.answers import Answers
 from vcenter.wire.caller import Caller
 from vcenter.wire.sight import find_id

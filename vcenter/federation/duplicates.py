@@ -11,8 +11,8 @@ from common.errors import Refusal
 from common.model.vm import VmRecord
 from vcenter.core.command import Alarm
 from vcenter.core.duplicate import Held, Raise, duplicate
-from vcenter.feed import Committed
-from vcenter.ledger import Ledger
+from vcenter.ledger.feed import Committed
+from vcenter.ledger.ledger import Ledger
 
 QUEUE = 1_000  # alarms that wait to be recorded; more are only logged
 

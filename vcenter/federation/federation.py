@@ -20,7 +20,7 @@ from vcenter.federation.duplicates import Duplicates
 from vcenter.federation.followed import Followed
 from vcenter.federation.neighbour import Dial, Neighbour
 from vcenter.federation.settings import DomainSettings
-from vcenter.ledger import Ledger
+from vcenter.ledger.ledger import Ledger
 from vcenter.wire.caller import Caller
 
 

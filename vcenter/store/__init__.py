@@ -1,1 +1,1 @@
-"""Durable records behind one narrow interface: `port`; `memory` and `sqlite` pass one suite."""
+"""Durable records behind one narrow interface, `port`: `memory`, `sqlite` and `etcd`, one suite."""

@@ -19,7 +19,7 @@ from common.pb.vsignal.v1 import types_pb2
 from vcenter.core.lookup import policy_of
 from vcenter.core.packed import KIND, WHERE, kind_of, where
 from vcenter.core.table import Table
-from vcenter.feed import Committed, Feed
+from vcenter.ledger.feed import Committed, Feed
 
 _VM_ID = b"\x12\x24"  # LookupResult.vm_id, 36 bytes
 _UUID = 36

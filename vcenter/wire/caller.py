@@ -23,8 +23,8 @@ from common.model.caller import OPERATORS, SPELLINGS, Caller, Role, parse_caller
 from common.model.trust import Certificate
 from common.rpc import IDENTITY_KEY
 from vcenter.core.enrolment import has_another, refuse_if_revoked
-from vcenter.feed import Committed
-from vcenter.ledger import Ledger
+from vcenter.ledger.feed import Committed
+from vcenter.ledger.ledger import Ledger
 from vcenter.wire.vouched import Vouched
 
 __all__ = ["OPERATORS", "Caller", "Callers", "Context", "Role"]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from common.clock import Clock
 from common.ids import NewId, random_id
-from vcenter.board import Board
+from vcenter.agents.monitor import Monitor
+from vcenter.agents.sessions import Sessions
 from vcenter.ca.issuer import Issuer
 from vcenter.core.queue import Limits
 from vcenter.federation.federation import Federation
 from vcenter.federation.relay import Relay
-from vcenter.ledger import Ledger
-from vcenter.monitor import Monitor
-from vcenter.sessions import Sessions
+from vcenter.ledger.ledger import Ledger
+from vcenter.moves.board import Board
 from vcenter.wire.answers import Answers
 from vcenter.wire.caller import Callers
 from vcenter.wire.limits import CallLimits

@@ -17,7 +17,7 @@ from vcenter.core import indexes
 from vcenter.core.fence import Fence, Settle
 from vcenter.core.movement import Cancel
 from vcenter.core.outlook import outlook, parts_of
-from vcenter.settling import settle
+from vcenter.moves.settling import settle
 from vcenter.wire.context import Servicer
 from vcenter.wire.guard import streaming, unary
 from vcenter.wire.sight import must_operation, sees

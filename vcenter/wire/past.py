@@ -12,7 +12,7 @@ from common.model.caller import Caller
 from common.model.identity import parse_vm_id
 from common.model.vm import VmKey
 from common.pb.vsignal.v1 import directory_pb2 as pb
-from vcenter.ledger import Ledger
+from vcenter.ledger.ledger import Ledger
 from vcenter.store.port import Compacted
 from vcenter.wire.sight import had_vm, sees_vm
 

@@ -20,9 +20,9 @@ from common.model.caller import Caller
 from common.model.operation import HostedState
 from common.model.wanted import WantedVm
 from common.pb.vsignal.v1 import session_pb2 as pb
+from vcenter.agents.session import Ask, Down, Gone, Session
 from vcenter.audit import origin
 from vcenter.core.movement import Heard
-from vcenter.session import Ask, Down, Gone, Session
 from vcenter.wire.context import Parts, Servicer
 from vcenter.wire.guard import streaming
 from vcenter.wire.methods import Methods

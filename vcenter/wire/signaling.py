@@ -14,7 +14,7 @@ from common.model.caller import Caller
 from common.model.identity import parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import signaling_pb2_grpc
-from vcenter.arrivals import register
+from vcenter.agents.arrivals import register
 from vcenter.core import deregister, replicate, report
 from vcenter.core.register import Register as RegisterCommand
 from vcenter.core.register import Reply

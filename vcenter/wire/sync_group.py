@@ -12,7 +12,7 @@ from common.errors import Reason, Refusal, Violation, invalid
 from common.model.caller import Caller, Role
 from common.model.identity import parse_name, parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
-from vcenter.arrivals import register
+from vcenter.agents.arrivals import register
 from vcenter.core.register import Register, Reply
 from vcenter.core.sync_group import LeaveGroup, PutGroup
 from vcenter.wire.context import Parts

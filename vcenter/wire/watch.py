@@ -18,9 +18,9 @@ from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2 as pb
 from vcenter.core import indexes
 from vcenter.core.table import Applied
-from vcenter.feed import Committed, Lagging, Subscription
-from vcenter.ledger import Ledger
-from vcenter.past import Past
+from vcenter.ledger.feed import Committed, Lagging, Subscription
+from vcenter.ledger.ledger import Ledger
+from vcenter.ledger.past import Past
 from vcenter.store.port import Compacted
 from vcenter.wire.scope import Scope
 

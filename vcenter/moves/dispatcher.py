@@ -18,8 +18,8 @@ from common.model.server import Server
 from vcenter.core import indexes
 from vcenter.core.queue import GiveTurns, Limits, give_turns
 from vcenter.core.table import Applied
-from vcenter.feed import Committed
-from vcenter.ledger import Ledger
+from vcenter.ledger.feed import Committed
+from vcenter.ledger.ledger import Ledger
 
 log = structlog.get_logger()
 

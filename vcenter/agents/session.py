@@ -16,10 +16,10 @@ from typing import TypeAlias
 from common.ids import NewId
 from common.model.operation import HostedState, MoveStep
 from common.model.wanted import Held, WantedVm
-from vcenter.admission import Turn
+from vcenter.agents.admission import Turn
+from vcenter.agents.networks import Networks
 from vcenter.core.table import Table
 from vcenter.core.wanted import Item, items_of, wanted_digest, wanted_vm
-from vcenter.networks import Networks
 
 _HELD = 0  # of an item that the host holds, but not as it should be
 

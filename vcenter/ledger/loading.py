@@ -18,7 +18,7 @@ from common.pb.vsignal.v1 import types_pb2 as pb
 from vcenter.core import packed
 from vcenter.core.keys import VM
 from vcenter.core.table import Change, Table
-from vcenter.records import decode
+from vcenter.ledger.records import decode
 from vcenter.store.port import Record
 
 _VM_KEY = re.compile(r"vm/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch

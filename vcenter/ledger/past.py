@@ -13,7 +13,7 @@ from common.model.vm import VmKey, VmRecord
 from vcenter.core import keys
 from vcenter.core.keys import Ledgered
 from vcenter.core.table import Table
-from vcenter.records import decode
+from vcenter.ledger.records import decode
 from vcenter.store.port import Store, Version
 
 

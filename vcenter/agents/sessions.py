@@ -13,15 +13,15 @@ from common.ids import NewId, random_id
 from common.model.operation import HostedState, Operation
 from common.model.server import Liveness, Server
 from common.model.wanted import Held
-from vcenter.admission import AT_ONCE, Admission, Turn
-from vcenter.companions import Alone, Companions
+from vcenter.agents.admission import AT_ONCE, Admission, Turn
+from vcenter.agents.networks import Networks
+from vcenter.agents.session import Session
 from vcenter.core import indexes
 from vcenter.core.servers import AttachServer, LapseServer, Restarted
 from vcenter.core.wanted import affected
-from vcenter.feed import Committed
-from vcenter.ledger import Ledger
-from vcenter.networks import Networks
-from vcenter.session import Session
+from vcenter.ledger.feed import Committed
+from vcenter.ledger.ledger import Ledger
+from vcenter.replicas.companions import Alone, Companions
 
 log = structlog.get_logger()
 

@@ -9,14 +9,14 @@ from vcenter.audit import Audit
 from vcenter.core.command import Command
 from vcenter.core.table import Table
 from vcenter.core.view import FreezeLimits
-from vcenter.feed import RING, Feed
-from vcenter.freshness import Freshness
 from vcenter.journal import Journal, MemoryJournal
-from vcenter.loading import Loader
-from vcenter.past import Past
-from vcenter.records import Unreadable, changes_of
+from vcenter.ledger.feed import RING, Feed
+from vcenter.ledger.freshness import Freshness
+from vcenter.ledger.loading import Loader
+from vcenter.ledger.past import Past
+from vcenter.ledger.records import Unreadable, changes_of
+from vcenter.ledger.writer import QUEUE, Done, Writer
 from vcenter.store.port import Store, StoreUnusable
-from vcenter.writer import QUEUE, Done, Writer
 
 
 class Ledger:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from common.clock import Clock
 from common.model.operation import HostedState
+from vcenter.agents.sessions import Sessions
 from vcenter.core.register import Confirm, Evidence, Register, Reply
-from vcenter.ledger import Ledger
-from vcenter.sessions import Sessions
+from vcenter.ledger.ledger import Ledger
 
 ASK_TIMEOUT_S = 2.0
 PATIENCE_S = 1.5  # a hypervisor that has handed a VM over may say RUNNING for a moment; and a

@@ -23,8 +23,8 @@ from vcenter.core.command import Command, Decision
 from vcenter.core.overlay import Overlay
 from vcenter.core.table import Table
 from vcenter.core.view import View
-from vcenter.feed import Feed
-from vcenter.records import encode
+from vcenter.ledger.feed import Feed
+from vcenter.ledger.records import encode
 from vcenter.store.port import Batch, Conflict, Overtaken, Put, Store, WriteFailed
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from common import log
 from common.model.operation import Operation, Progress
 from vcenter.core.keys import Ledgered
 from vcenter.core.view import View
-from vcenter.feed import Committed, Feed
+from vcenter.ledger.feed import Committed, Feed
 
 _log = log.get(__name__)
 

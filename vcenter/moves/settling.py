@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from vcenter.agents.sessions import Sessions
 from vcenter.core.fence import Settle, suspects
-from vcenter.ledger import Ledger
-from vcenter.sessions import Sessions
-from vcenter.writer import Done
+from vcenter.ledger.ledger import Ledger
+from vcenter.ledger.writer import Done
 
 ASK_TIMEOUT_S = 2.0
 

@@ -9,9 +9,9 @@ import structlog
 
 from common.clock import Clock
 from common.model.operation import HostedState
-from vcenter.ledger import Ledger
-from vcenter.questions import Ask, Questions
-from vcenter.records import changes_of
+from vcenter.ledger.ledger import Ledger
+from vcenter.ledger.records import changes_of
+from vcenter.replicas.questions import Ask, Questions
 from vcenter.store.etcd import EtcdStore
 from vcenter.store.etcd.client import Refused, Unreachable
 from vcenter.store.port import Compacted, StoreUnusable

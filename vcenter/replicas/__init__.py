@@ -1,0 +1,1 @@
+"""Several vCenters over one ledger: following what the others commit, and asking through them."""
