@@ -71,9 +71,8 @@ MUTANTS = (
     Mutant(
         "skip the source check at the switch",
         "the VM is given away while it runs",
-        "vcenter.core.movement",
-        "if outcome.step in (MoveStep.COPY, MoveStep.ABORT)"
-        " and outcome.truth is HostedState.ABSENT:",
+        "vcenter.core.heard",
+        "if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth in _OVER:",
         "if outcome.step in (MoveStep.COPY, MoveStep.ABORT):",
     ),
     Mutant(
@@ -109,7 +108,7 @@ MUTANTS = (
     Mutant(
         "go back on the source's word alone",
         "a copy is left behind at the destination",
-        "vcenter.core.movement",
+        "vcenter.core.heard",
         "return {operation.source, operation.destination} if was_copied else {operation.source}",
         "return {operation.source}",
     ),
@@ -188,7 +187,7 @@ MUTANTS = (
     Mutant(
         "conclude nothing from a copy that failed",
         "the move stays where it is",
-        "vcenter.core.movement",
+        "vcenter.core.heard",
         "return None if outcome.ok else Event.COPY_FAILED",
         "return None",
     ),

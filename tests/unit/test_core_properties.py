@@ -29,11 +29,12 @@ from common.model.wanted import PortState
 from tests.support.nouns import ip, mac, vm_id
 from tests.support.world import HOSTS, VNIS, Guest, Ledger, World
 from vcenter.core import indexes, keys
+from vcenter.core.cancel import Cancel
 from vcenter.core.command import Command
 from vcenter.core.deregister import Deregister
 from vcenter.core.fence import Fence, Settle, is_fenced, suspects
+from vcenter.core.heard import Heard
 from vcenter.core.inventory import AssignVm, PutNetwork, PutTenant, SetVmProfile
-from vcenter.core.movement import Cancel, Heard
 from vcenter.core.planning import Where
 from vcenter.core.queue import GiveTurns, Limits
 from vcenter.core.register import Confirm, Evidence, Outcome, Register, Reply

@@ -6,23 +6,22 @@ Make before break. Nothing here waits: every order to a host follows from the op
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, auto
 
-from common.errors import Reason, Refusal
+from common.errors import Reason
 from common.model.operation import (
     Failure,
     HostedState,
     MoveKind,
     MoveOutcome,
-    MoveStep,
     Operation,
     Phase,
     PhaseTime,
 )
 from common.model.server import Severity
 from common.model.vm import Location, VmRecord, VmState
-from vcenter.core import indexes, keys
+from vcenter.core import keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.table import Change
 from vcenter.core.view import View
@@ -84,147 +83,9 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A host's answer to one step. Late, foreign or repeated answers change nothing."""
-
-    server_id: str
-    outcome: MoveOutcome
-
-    def decide(self, view: View, now_ms: int) -> Decision:
-        operation = view.operation(self.outcome.operation_id)
-        if operation is None or operation.phase.final or not self._is_asked(operation):
-            return Decision()
-        acked = self._acknowledge(operation)
-        event = event_of(acked, self.outcome)
-        if event is None or (acked.phase, event) not in TRANSITIONS:
-            changed = acked != operation
-            return Decision((_put(acked),) if changed else ())
-        return advance(view, acked, event, now_ms, self.outcome)
-
-    def _is_asked(self, operation: Operation) -> bool:
-        """The right host, for this VM, at the epoch of the order that stands."""
-        step = self.outcome.step
-        at_source = step in (MoveStep.COPY, MoveStep.ABORT)
-        if step is MoveStep.CLEAN:
-            at_source = operation.phase not in (Phase.ABORTING, Phase.RETURNING)
-        if step is MoveStep.START:
-            at_source = operation.phase is Phase.RETURNING
-        return (
-            self.outcome.vm_id == operation.vm_id
-            and self.outcome.epoch == order_epoch(operation)
-            and self.server_id == (operation.source if at_source else operation.destination)
-        )
-
-    def _acknowledge(self, operation: Operation) -> Operation:
-        """Going back needs both hosts' word: the source runs on, the destination has nothing.
-
-        Only an answer to the order to go back counts: an earlier one may have been overtaken.
-        """
-        outcome = self.outcome
-        dead = outcome.step is MoveStep.ABORT and _would_not_start(outcome)
-        stopped = outcome.step is MoveStep.ABORT and (outcome.ok or dead)
-        good = (stopped and outcome.truth in _STAYS) or (
-            outcome.step is MoveStep.CLEAN and outcome.truth is HostedState.ABSENT
-        )
-        if operation.phase is not Phase.ABORTING or not good or self.server_id in operation.acks:
-            return operation
-        acked = replace(operation, acks=(*operation.acks, self.server_id))
-        return _left_off(acked, outcome) if dead else acked
-
-
-def _left_off(operation: Operation, outcome: MoveOutcome) -> Operation:
-    """It was shut down for a move that has failed, and does not run again."""
-    failure = operation.failure or Failure(Reason.WOULD_NOT_START.name, "")
-    why = outcome.failure.message if outcome.failure is not None else ""
-    text = f"{failure.message}; it is off now, for it would not start again: {why}"
-    return replace(operation, failure=replace(failure, message=text))
-
-
-# At the source the VM runs on, or is still defined and off.
-_STAYS = (HostedState.RUNNING, HostedState.SHUT_OFF)
-# It does not run there again by itself.
-_OVER = (HostedState.ABSENT, HostedState.HELD)
-
-
 def order_epoch(operation: Operation) -> int:
     """The epoch that orders carry now: the new one from the switch on."""
     return operation.epoch_after or operation.epoch_before
-
-
-def event_of(operation: Operation, outcome: MoveOutcome) -> Event | None:
-    """What an answer means. None: nothing can be concluded from it yet."""
-    if outcome.step is MoveStep.PREPARE:
-        return Event.PREPARED if outcome.ok else Event.PREPARE_FAILED
-    if outcome.step is MoveStep.START:
-        if outcome.ok:
-            return Event.STARTED
-        if _would_not_start(outcome):
-            return Event.START_FAILED
-        if outcome.truth is not HostedState.ABSENT:
-            return None
-        may_return = operation.held and operation.phase is Phase.SWITCHING
-        return Event.START_MISSED if may_return else Event.START_LOST
-    if outcome.step in (MoveStep.COPY, MoveStep.ABORT) and outcome.truth in _OVER:
-        return Event.COPIED
-    if operation.phase is Phase.ABORTING:
-        return Event.ABORTED if words_to_go_back(operation) <= set(operation.acks) else None
-    if outcome.step is MoveStep.COPY and outcome.truth in _STAYS:
-        return None if outcome.ok else Event.COPY_FAILED
-    if outcome.step is MoveStep.CLEAN and _came_back(outcome):
-        return Event.CAME_BACK
-    forgotten = outcome.ok and outcome.truth not in (HostedState.RUNNING, HostedState.HELD)
-    return Event.CLEANED if outcome.step is MoveStep.CLEAN and forgotten else None
-
-
-def _came_back(outcome: MoveOutcome) -> bool:
-    """Its guest runs where the move had ended it for good: somebody has moved it again since. Where
-    it belongs now is told by its arrival, for which both hosts are asked."""
-    return outcome.truth is HostedState.RUNNING and _said(outcome, Reason.RUNNING_IN_TWO_PLACES)
-
-
-def _would_not_start(outcome: MoveOutcome) -> bool:
-    return outcome.truth is HostedState.SHUT_OFF and _said(outcome, Reason.WOULD_NOT_START)
-
-
-def _said(outcome: MoveOutcome, reason: Reason) -> bool:
-    return outcome.failure is not None and outcome.failure.reason == reason.name
-
-
-def words_to_go_back(operation: Operation) -> set[str]:
-    """A destination that was never sent a copy has nothing that could run; it need not answer."""
-    was_copied = any(entered.phase is Phase.COPYING for entered in operation.phases)
-    return {operation.source, operation.destination} if was_copied else {operation.source}
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    operation_id: str
-
-    def decide(self, view: View, now_ms: int) -> Decision:
-        operation = view.must_operation(self.operation_id)
-        if operation.phase.final:
-            raise Refusal(Reason.ALREADY_DONE, f"it has ended: {operation.phase}")
-        if operation.phase is Phase.UNDER_WAY:
-            return _cancel_parts(view, operation, now_ms)
-        if operation.phase is Phase.ABORTING:
-            return Decision(reply=operation)
-        if (operation.phase, Event.CANCEL) not in TRANSITIONS:
-            raise Refusal(Reason.TOO_LATE_TO_CANCEL, f"it is {operation.phase}")
-        asked = replace(operation, cancel_requested=True)
-        return advance(view, asked, Event.CANCEL, now_ms)
-
-
-def _cancel_parts(view: View, operation: Operation, now_ms: int) -> Decision:
-    """Every part that can still be cancelled; those that switch already finish."""
-    asked = replace(operation, cancel_requested=True)
-    asked = replace(asked, failure=_failure(operation, Event.CANCEL, None))
-    changes = [_put(asked)]
-    for part in view.all(Operation, indexes.parts_of(operation.operation_id)):
-        if (part.phase, Event.CANCEL) in TRANSITIONS:
-            asked_of = replace(part, cancel_requested=True)
-            changes += advance(view, asked_of, Event.CANCEL, now_ms).changes
-    return Decision(tuple(changes), asked)
 
 
 def destination_silent(view: View, operation: Operation, now_ms: int) -> Decision:
@@ -234,7 +95,7 @@ def destination_silent(view: View, operation: Operation, now_ms: int) -> Decisio
         acked = replace(operation, acks=(*operation.acks, operation.destination))
         if operation.source in acked.acks:
             return advance(view, acked, Event.ABORTED, now_ms)
-        return Decision((_put(acked),))
+        return Decision((put(acked),))
     if (operation.phase, Event.DESTINATION_SILENT) in TRANSITIONS:
         return advance(view, operation, Event.DESTINATION_SILENT, now_ms)
     return Decision()
@@ -251,14 +112,14 @@ def advance(
         acks=(),
         phases=(*_lasting(operation, now_ms), PhaseTime(phase, now_ms)),
         ended_ms=now_ms if phase.final else 0,
-        failure=_failure(operation, event, outcome),
+        failure=failure_of(operation, event, outcome),
     )
     record = view.vm(operation.vm_id)
     if record is None:  # none is meant, or it is gone while its move waited
-        return Decision((_put(moved),), moved)
+        return Decision((put(moved),), moved)
     if event is Event.TURN:
         moving = replace(record, operation_id=moved.operation_id)
-        return Decision((_put(moved), Change(keys.vm(record.vm.vm_id), moving)), moved)
+        return Decision((put(moved), Change(keys.vm(record.vm.vm_id), moving)), moved)
     if event is Event.PREPARED and outcome is not None:
         moved = replace(moved, gated=outcome.gated)
         moved = _receipt(moved, policy_hash_after=outcome.policy_hash)
@@ -272,7 +133,7 @@ def advance(
         moved = _copied(moved, outcome)  # one that was held had no last figures at the switch
     elif event is Event.START_LOST:
         return _lost(view, moved, record, now_ms)
-    changes = [_put(moved)]
+    changes = [put(moved)]
     if phase.final and record.operation_id == moved.operation_id:
         changes.append(Change(keys.vm(record.vm.vm_id), replace(record, operation_id="")))
     return Decision(tuple(changes), moved)
@@ -296,7 +157,7 @@ def overtaken(operation: Operation, epoch: int, now_ms: int) -> Change:
         ended_ms=now_ms,
         failure=Failure(Reason.STALE_EPOCH.name, text),
     )
-    return _put(ended)
+    return put(ended)
 
 
 def _ending(operation: Operation, phase: Phase) -> Phase:
@@ -307,7 +168,7 @@ def _ending(operation: Operation, phase: Phase) -> Phase:
     return Phase.CANCELLED if cancelled else phase
 
 
-def _failure(operation: Operation, event: Event, outcome: MoveOutcome | None) -> Failure | None:
+def failure_of(operation: Operation, event: Event, outcome: MoveOutcome | None) -> Failure | None:
     if event is Event.CANCEL:
         return Failure(Reason.CANCELLED_BY_USER.name, "cancelled before the switch")
     if event is Event.DESTINATION_SILENT:
@@ -333,7 +194,7 @@ def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms
     switched = _receipt(switched, policy_hash_before=outcome.policy_hash)
     location = Location(operation.destination, VmState.INCOMING, epoch)
     owned = replace(record, location=location, changed_ms=now_ms)
-    return Decision((_put(switched), Change(keys.vm(record.vm.vm_id), owned)), switched)
+    return Decision((put(switched), Change(keys.vm(record.vm.vm_id), owned)), switched)
 
 
 def _return(operation: Operation, record: VmRecord, now_ms: int) -> Decision:
@@ -343,7 +204,7 @@ def _return(operation: Operation, record: VmRecord, now_ms: int) -> Decision:
     location = Location(operation.source, VmState.INCOMING, epoch)
     owned = replace(record, location=location, changed_ms=now_ms)
     returned = replace(operation, epoch_after=epoch)
-    return Decision((_put(returned), Change(keys.vm(record.vm.vm_id), owned)), returned)
+    return Decision((put(returned), Change(keys.vm(record.vm.vm_id), owned)), returned)
 
 
 def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms: int) -> Decision:
@@ -359,7 +220,7 @@ def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_m
     running = replace(record, location=location, changed_ms=now_ms)
     if settled.phase.final:  # it runs where it came from, and nothing is left to be done
         running = replace(running, operation_id="")
-    return Decision((_put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
+    return Decision((put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
 
 
 def _entered(operation: Operation, phase: Phase) -> int:
@@ -378,8 +239,8 @@ def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> De
         operation.destination,
         {"operation": operation.operation_id, "epoch": str(location.epoch)},
     )
-    put = Change(keys.vm(record.vm.vm_id), lost)
-    return Decision((_put(operation), put, *alarm.changes(view, now_ms)), operation)
+    nowhere = Change(keys.vm(record.vm.vm_id), lost)
+    return Decision((put(operation), nowhere, *alarm.changes(view, now_ms)), operation)
 
 
 def _copied(operation: Operation, outcome: MoveOutcome) -> Operation:
@@ -397,5 +258,5 @@ def _receipt(operation: Operation, **values: object) -> Operation:
     return replace(operation, receipt=replace(operation.receipt, **values))  # type: ignore[arg-type]
 
 
-def _put(operation: Operation) -> Change:
+def put(operation: Operation) -> Change:
     return Change(keys.operation(operation.operation_id), operation)

@@ -14,8 +14,8 @@ from common.model.vm import Location
 from common.pb.vsignal.v1 import operations_pb2 as pb
 from common.pb.vsignal.v1 import operations_pb2_grpc
 from vcenter.core import indexes
+from vcenter.core.cancel import Cancel
 from vcenter.core.fence import Fence, Settle
-from vcenter.core.movement import Cancel
 from vcenter.core.outlook import outlook, parts_of
 from vcenter.moves.settling import settle
 from vcenter.wire.context import Servicer

@@ -22,7 +22,7 @@ from common.model.wanted import WantedVm
 from common.pb.vsignal.v1 import session_pb2 as pb
 from vcenter.agents.session import Ask, Down, Gone, Session
 from vcenter.audit import origin
-from vcenter.core.movement import Heard
+from vcenter.core.heard import Heard
 from vcenter.wire.context import Parts, Servicer
 from vcenter.wire.guard import streaming
 from vcenter.wire.methods import Methods
