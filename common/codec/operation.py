@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.codec.checker import Checker
 from common.codec.enums import BASIS, HOSTED_STATE, MOVE_KIND, MOVE_STEP, PHASE
+from common.codec.numbers import measured
 from common.codec.times import from_timestamp, to_timestamp
 from common.model.identity import parse_vm_id
 from common.model.operation import (
@@ -194,7 +195,7 @@ def from_progress(wire: pb.Progress) -> Progress:
         wire.bytes_total,
         wire.bytes_processed,
         wire.bytes_remaining,
-        wire.bytes_per_second,
+        measured(wire.bytes_per_second),
         wire.iteration,
     )
 
@@ -228,10 +229,10 @@ def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
         truth=HOSTED_STATE.read(check, "truth", wire.truth, HostedState.UNKNOWN),
         failure=from_failure(wire.failure) if wire.HasField("failure") else None,
         policy_hash=wire.policy_hash[:64],
-        downtime_ms=wire.downtime_ms,
+        downtime_ms=measured(wire.downtime_ms),
         bytes=wire.bytes,
         iterations=wire.iterations,
-        bytes_per_second=wire.bytes_per_second,
-        dirty_bytes_per_second=wire.dirty_bytes_per_second,
+        bytes_per_second=measured(wire.bytes_per_second),
+        dirty_bytes_per_second=measured(wire.dirty_bytes_per_second),
         gated=wire.gated,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.codec.checker import Checker
 from common.codec.enums import CAPABILITY, LIVENESS, SEVERITY, VM_STATE
+from common.codec.numbers import MOST, measured
 from common.codec.profile import from_profile, to_profile
 from common.codec.times import from_timestamp, to_timestamp
 from common.codec.vm import optional, to_resources
@@ -26,7 +27,6 @@ from common.pb.vsignal.v1 import signaling_pb2
 from common.pb.vsignal.v1 import types_pb2 as pb
 
 MAX_VNIS = 64
-MAX_RATE = 1e15  # bytes a second
 
 
 def to_server(server: Server) -> pb.Server:
@@ -190,7 +190,7 @@ def to_server_status(status: ServerStatus) -> signaling_pb2.ServerStatus:
 
 
 def from_server_status(wire: signaling_pb2.ServerStatus) -> ServerStatus:
-    return ServerStatus(wire.cpu_percent, wire.memory_free_mib, wire.memory_total_mib)
+    return ServerStatus(measured(wire.cpu_percent), wire.memory_free_mib, wire.memory_total_mib)
 
 
 def to_vm_status(status: VmStatus) -> signaling_pb2.VmStatus:
@@ -214,7 +214,7 @@ def from_vm_status(check: Checker, wire: signaling_pb2.VmStatus) -> VmStatus:
         vm_id=check.parse("vm_id", parse_vm_id, wire.vm_id, ""),
         epoch=wire.epoch,
         state=state,
-        cpu_percent=wire.cpu_percent,
+        cpu_percent=measured(wire.cpu_percent),
         memory_used_mib=wire.memory_used_mib,
         applied_hash=wire.applied_hash[:64],
         port_problem=wire.port_problem[:500],
@@ -227,5 +227,5 @@ def _rate(check: Checker, wire: signaling_pb2.VmStatus) -> float | None:
     if not wire.HasField("dirty_bytes_per_second"):
         return None
     rate = wire.dirty_bytes_per_second
-    check.require(0 <= rate <= MAX_RATE, "dirty_bytes_per_second", f"0..{MAX_RATE:g}")
+    check.require(0 <= rate <= MOST, "dirty_bytes_per_second", f"0..{MOST:g}")
     return rate

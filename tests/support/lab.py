@@ -71,6 +71,7 @@ class Lab:
         if self._serving.done():
             self._serving.result()
         self.channel = rpc.channel(address)
+        self.blocking = rpc.blocking_channel(address)
         for client in self._clients:
             client.bind(self.channel)
 
@@ -84,6 +85,7 @@ class Lab:
         for agent in self._agents:
             await agent.detach()
         await self.channel.close()
+        self.blocking.close()
         self._stopping.set()
         await self._serving
 

@@ -290,7 +290,7 @@ class Stage:
 
     async def set(self) -> None:
         for number in (1, 2, 3):
-            await replies(self.lab.channel, f"vserver/host-{number}", "Session/Attach",
+            await replies(self.lab, f"vserver/host-{number}", "Session/Attach",
                           [session_pb2.AgentMessage(
                               hello=session_pb2.Hello(server=host(f"host-{number}")))])  # fmt: skip
         for thing in (OWN, OTHERS):
@@ -298,7 +298,7 @@ class Stage:
                 await self.call("admin", method, thing)
             name = f"vserver/{thing.server}"
             request = REQUESTS["Signaling/Register"](thing)
-            await replies(self.lab.channel, name, "Signaling/Register", [request])
+            await replies(self.lab, name, "Signaling/Register", [request])
             move = Operation(
                 thing.operation, "relocate", thing.vm_id, thing.server, "host-3", Phase.FAILED,
                 "operator/ada", 1, 1, ended_ms=2, phases=(PhaseTime(Phase.FAILED, 1),),
@@ -328,8 +328,8 @@ class Stage:
         said = REQUESTS[method](thing)
         asked = said if isinstance(said, list) else [said]
         try:
-            answers = await replies(self.lab.channel, CALLERS[role], method, asked)
-        except grpc.aio.AioRpcError as error:
+            answers = await replies(self.lab, CALLERS[role], method, asked)
+        except grpc.RpcError as error:
             refusal = refusal_from_call(error)
             assert refusal is not None, f"{method}: not a refusal of ours: {error!r}"
             return refusal.reason.name, refusal
@@ -413,15 +413,15 @@ async def test_a_tenant_hears_why_a_host_will_not_do_but_no_figures(stage: Stage
     small = host("host-3")
     small.capacity.memory_mib = 400
     hello = session_pb2.AgentMessage(hello=session_pb2.Hello(server=small))
-    await replies(stage.lab.channel, "vserver/host-3", "Session/Attach", [hello])
+    await replies(stage.lab, "vserver/host-3", "Session/Attach", [hello])
     _, full = await stage.call("admin", "Signaling/Relocate", OWN)
     _, blunt = await stage.call("tenant", "Signaling/Relocate", OWN)
     assert full is not None and blunt is not None
     assert full.reason is blunt.reason and "400" in full.message and "400" not in blunt.message
     assert blunt.evidence == {}
     request = pb.RelocateRequest(vm_id=OWN.vm_id, destination="host-3", plan_only=True)
-    channel = stage.lab.channel
-    (plan,) = await replies(channel, "tenant/blue", "Signaling/Relocate", [request])
+
+    (plan,) = await replies(stage.lab, "tenant/blue", "Signaling/Relocate", [request])
     assert plan.objections and not any("400" in o.message for o in plan.objections)
 
 
@@ -432,7 +432,7 @@ async def test_a_watch_shows_a_tenant_its_own_whatever_it_asks_for(
     request = directory_pb2.WatchRequest(**scope)
     events = []
     for most in range(1, 10):
-        events = await replies(stage.lab.channel, "tenant/blue", "Directory/Watch", [request], most)
+        events = await replies(stage.lab, "tenant/blue", "Directory/Watch", [request], most)
         if events[-1].bookmark:
             break
     told = [event for event in events if not event.bookmark]

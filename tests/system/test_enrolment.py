@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from common.pb.vsignal.v1 import (
 from common.status import refusal_from_call
 from common.tls import Bundle, TlsSettings, vcenter_name
 from tests.support.calls import refusal_of
+from tests.support.generated import Choices, message
 from vcenter.app import VCenter
 from vcenter.ca import authority, domain
 from vcenter.config import CaSettings, Config
@@ -164,6 +166,27 @@ async def test_a_token_outlives_a_restart_and_its_secret_is_stored_nowhere(
     async with center.serve():
         await asyncio.to_thread(enrol.join, replace(token, join=center.join), settings(tmp_path))
     assert tls.read(settings(tmp_path)).certified.caller.path == "operator/alice/view"
+
+
+async def test_no_message_to_the_listener_that_asks_for_no_certificate_changes_anything(
+    center: Center,
+) -> None:
+    """What tests/system/test_fuzz.py does with the methods of the other listeners."""
+    async with center.serve() as running:
+        token = await center.invite("vserver/h1")
+        before = running.ledger.table.revision
+        credentials = grpc.ssl_channel_credentials(token.ca.encode())
+        options = [*rpc.CLIENT_OPTIONS, rpc.demand(vcenter_name("local"))]
+        async with grpc.aio.secure_channel(token.join, credentials, options=options) as channel:
+            join = enrolment_pb2_grpc.JoiningStub(channel).Join
+            for number in range(500):
+                choices = Choices(random.Random(number).randbytes(100))
+                request = message(pb.JoinRequest.DESCRIPTOR, choices)
+                if number % 2:  # one that comes past the first check
+                    request.request = certificates.request_pem(certificates.new_key())
+                refusal = await refusal_of(join(request, timeout=30))
+                assert refusal.reason in (Reason.INVALID_FIELD, Reason.TOKEN_REFUSED)
+        assert running.ledger.table.revision == before
 
 
 # ---- revocation ----

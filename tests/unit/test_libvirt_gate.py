@@ -11,7 +11,7 @@ import pytest
 
 from common.clock import SystemClock
 from common.errors import Refusal
-from vserver.hypervisor.libvirt.gate import protocol
+from vserver.hypervisor.libvirt.gate import protocol, server
 from vserver.hypervisor.libvirt.gate.keeper import Keeper
 from vserver.hypervisor.libvirt.gate.protocol import Procedure, ProtocolError
 
@@ -93,6 +93,28 @@ async def test_a_qemu_that_is_only_being_made_may_be(keeper: Keeper, plugin: Plu
     """It asks from the process that becomes it; its CPUs are asked for later, by libvirtd."""
     await keeper.gate.expect(VM)
     assert await plugin.ask(register(pid=os.getpid())) == (OK, b"")
+
+
+async def test_a_qemu_that_was_broken_out_of_says_nothing_of_other_guests(
+    keeper: Keeper, plugin: Plugin
+) -> None:
+    """It has the connection on which the process that became it has asked."""
+    await keeper.gate.arm(OTHER)
+    assert await plugin.ask(register(pid=os.getpid())) == (OK, b"")
+    plugin.writer.write(register(OTHER))
+    assert await plugin.is_cut()
+    assert not keeper.gate.shut(OTHER), "nobody who may has said that it stopped"
+
+
+def test_the_socket_is_never_open_to_others(socket: Path) -> None:
+    """Not even between being made and being restricted, whatever the umask is."""
+    socket.parent.mkdir()
+    before = os.umask(0)
+    try:
+        server._bound(socket).close()
+    finally:
+        os.umask(before)
+    assert socket.stat().st_mode & 0o777 == 0o600
 
 
 async def test_what_is_called_off_is_told_so(keeper: Keeper, plugin: Plugin) -> None:

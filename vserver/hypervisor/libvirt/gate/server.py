@@ -3,6 +3,9 @@
 The plugin asks before a guest's CPUs start and tells after they have stopped, by the same call
 (REGISTER, and a lock for each disk, which are not our business and granted). A QEMU that is just
 being started asks too, from the process that becomes it; nothing of it runs yet, so it may.
+
+Only root may connect. But that QEMU keeps its end of the connection, so that whoever breaks out of
+a guest can speak on it: it is heard for as long as it says nothing of other guests.
 """
 
 from __future__ import annotations
@@ -43,8 +46,7 @@ class LockServer:
             )
         self._path.unlink(missing_ok=True)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._server = await asyncio.start_unix_server(self._talk, self._path)
-        self._path.chmod(0o600)
+        self._server = await asyncio.start_unix_server(self._talk, sock=_bound(self._path))
 
     async def close(self) -> None:
         """QEMUs keep an end of their connection; closing ours changes nothing for them."""
@@ -61,10 +63,10 @@ class LockServer:
         assert task is not None
         self._talks.add(task)
         try:
-            peer = _peer_pid(writer)
+            speaker = _Speaker(_peer_pid(writer))
             while True:
                 call = protocol.read_call(await _frame(reader))
-                why = await self._why_not(call, peer)
+                why = "" if speaker.means_itself(call) else await self._asked(call.vm_id)
                 writer.write(protocol.denied(call, why) if why else protocol.granted(call))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # libvirtd is through, or the QEMU that held the line has ended
@@ -74,14 +76,40 @@ class LockServer:
             self._talks.discard(task)
             writer.close()
 
-    async def _why_not(self, call: Call, peer: int) -> str:
-        if call.procedure is not Procedure.REGISTER or call.pid == peer:
-            return ""
-        return await self._asked(call.vm_id)
+
+class _Speaker:
+    """Who is at the other end: libvirtd, or the process that becomes a QEMU, which is its own pid's
+    owner from its first REGISTER on, and never libvirtd again."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._is_a_guests = False
+
+    def means_itself(self, call: Call) -> bool:
+        """Whether no CPU is asked for. Raises `ProtocolError` when a guest's QEMU asks."""
+        if call.procedure is not Procedure.REGISTER:
+            return True
+        if call.pid == self._pid:
+            self._is_a_guests = True
+        elif self._is_a_guests:
+            raise ProtocolError(f"QEMU {self._pid} speaks for VM {call.vm_id}, process {call.pid}")
+        return call.pid == self._pid
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(protocol.body_size(await reader.readexactly(4)))
+
+
+def _bound(path: Path) -> socket.socket:
+    """Nobody else's from the moment that it is there."""
+    listener = socket.socket(socket.AF_UNIX)
+    os.fchmod(listener.fileno(), 0o600)
+    try:
+        listener.bind(os.fspath(path))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _peer_pid(writer: asyncio.StreamWriter) -> int:
