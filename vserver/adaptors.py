@@ -14,10 +14,11 @@ from common.clock import Clock
 from common.errors import Reason, Refusal
 from common.model.caller import Caller, Role, dns_name
 from common.renewal import Renewal
-from common.tls import Keeper, TlsError
+from common.tls import Bundle, Keeper, TlsError
 from vserver.app import Parts
 from vserver.config import AgentConfig, HypervisorKind, NetworkKind
 from vserver.hypervisor.metadata import Attachment, AttachmentRules
+from vserver.hypervisor.pki import publish
 from vserver.hypervisor.port import Hypervisor
 from vserver.link import GrpcLink
 from vserver.network.port import Network
@@ -44,16 +45,18 @@ def parts(config: AgentConfig, clock: Clock) -> Parts:
     keeper = Keeper(config.tls) if config.tls else None
     links = _links(config, keeper)
 
-    encrypts = _encrypts(config)
+    encrypting = keeper if config.encrypts else None
 
     async def reconnect() -> None:
-        if keeper is not None and encrypts:
-            await asyncio.to_thread(_publish, config, keeper)
+        if encrypting is not None:
+            await asyncio.to_thread(publish, encrypting.current, config.pki)
         for link in links:
             await link.reconnect()
 
-    if keeper is not None and encrypts:
-        _publish(config, keeper)
+    if encrypting is not None:
+        publish(encrypting.current, config.pki)
+    elif keeper is not None and config.hypervisor is not HypervisorKind.MEMORY:
+        _log.warning("MEMORY TRAVELS IN CLEAR when VMs move", why="encrypt_migration = false")
 
     chance = random.Random()
     renewal = Renewal(keeper, config.vcenter, reconnect, clock, chance) if keeper else None
@@ -66,24 +69,13 @@ def parts(config: AgentConfig, clock: Clock) -> Parts:
         version=VERSION,
         chance=chance,
         renewal=renewal,
-        migration_name=dns_name(keeper.current.certified.domain, keeper.current.certified.caller)
-        if keeper is not None and encrypts
-        else "",
+        migration_name=_name(encrypting.current) if encrypting is not None else "",
     )
 
 
-def _encrypts(config: AgentConfig) -> bool:
-    """libvirt's copies; those of `memory` are none, those of `qemu` not yet."""
-    libvirt = config.hypervisor is HypervisorKind.LIBVIRT and config.tls is not None
-    if libvirt and not config.libvirt.encrypt_migration:
-        _log.warning("MEMORY TRAVELS IN CLEAR when VMs move", why="encrypt_migration = false")
-    return libvirt and config.libvirt.encrypt_migration
-
-
-def _publish(config: AgentConfig, keeper: Keeper) -> None:
-    from vserver.hypervisor.libvirt.pki import publish
-
-    publish(keeper.current, config.libvirt.pki)
+def _name(bundle: Bundle) -> str:
+    """What the other end of an encrypted copy demands to find in the certificate."""
+    return dns_name(bundle.certified.domain, bundle.certified.caller)
 
 
 def _links(config: AgentConfig, keeper: Keeper | None) -> list[GrpcLink]:
@@ -107,15 +99,18 @@ def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
         return MemoryFleet(clock).host(config.server_id, rules=_rules(config))
     if config.hypervisor is HypervisorKind.QEMU:
         from vserver.hypervisor.qemu.adaptor import QemuHypervisor
+        from vserver.hypervisor.qemu.secrecy import Clear, Encrypted
 
-        return QemuHypervisor(config.guests_dir, clock, _rules(config), config.migration_uri)
+        secrecy = Encrypted(config.pki) if config.encrypts else Clear()
+        uri = config.migration_uri
+        return QemuHypervisor(config.guests_dir, clock, _rules(config), uri, secrecy)
     from vserver.hypervisor.libvirt.adaptor import LibvirtHypervisor
 
     return LibvirtHypervisor(
         config.libvirt.uri,
         clock,
         _rules(config),
-        encrypt=_encrypts(config),
+        encrypt=config.encrypts,
         keeper=_gate_keeper(config, clock),
     )
 

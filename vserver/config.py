@@ -59,9 +59,11 @@ class LibvirtSettings(Section):
 
 
 class QemuSettings(Section):
-    """`guests`: the directory of guests; by default `guests` in `state_dir`."""
+    """`guests`: the directory of guests; by default `guests` in `state_dir`. `encrypt_migration`:
+    as with libvirt; the certificate is kept in `pki` in `state_dir`."""
 
     guests: Path | None = None
+    encrypt_migration: bool = True
 
 
 class CapacitySettings(Section):
@@ -140,6 +142,21 @@ class AgentConfig(Section):
         far = [address for address in self.vcenter if not is_local(address)]
         if self.plaintext and far:
             raise ValueError(f"plaintext: {', '.join(far)} is not on this machine")
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether memory travels by TLS."""
+        asked = {
+            HypervisorKind.LIBVIRT: self.libvirt.encrypt_migration,
+            HypervisorKind.QEMU: self.qemu.encrypt_migration,
+        }
+        return self.tls is not None and asked.get(self.hypervisor, False)
+
+    @property
+    def pki(self) -> Path:
+        """Where QEMU finds this host's certificate when it does."""
+        libvirt = self.hypervisor is HypervisorKind.LIBVIRT
+        return self.libvirt.pki if libvirt else self.state_dir / "pki"
 
     @property
     def guests_dir(self) -> Path:

@@ -106,6 +106,7 @@ state_dir = "{host.work}/agent-state"
 migration_uri = "{host.peer_uri}"
 hypervisor = "{host.hypervisor}"
 libvirt = {{{_libvirt(host)}, encrypt_migration = {says}}}
+qemu = {{encrypt_migration = {says}}}
 log = {{format = "json"}}
 {extra}
 """

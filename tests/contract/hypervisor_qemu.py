@@ -25,6 +25,7 @@ from vserver.hypervisor.qemu.definition import Definition, NicSection
 from vserver.hypervisor.qemu.hand import Hand
 from vserver.hypervisor.qemu.home import Homes
 from vserver.hypervisor.qemu.monitor import at_hand
+from vserver.hypervisor.qemu.secrecy import Secrecy
 
 _PORTS = (7401, 7402)
 
@@ -49,14 +50,19 @@ class QemuBench:
     unreachable_uri = "qmp+tcp://127.0.0.1:9"
     destination_uri = f"qmp+tcp://127.0.0.1:{_PORTS[1]}"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, secrecy: Callable[[int], Secrecy | None] = lambda _: None
+    ) -> None:
+        """`secrecy`: of each side's copies, by its number; in clear if not said otherwise."""
         self.roots = [folder / "a", folder / "b"]
+        self._secrecy = secrecy
         self.source = self._adaptor(0)
         self.destination = self._adaptor(1)
 
     def _adaptor(self, number: int) -> QemuHypervisor:
         uri = f"qmp+tcp://127.0.0.1:{_PORTS[number]}"
-        return QemuHypervisor(self.roots[number], SystemClock(), migration_uri=uri)
+        secrecy = self._secrecy(number)
+        return QemuHypervisor(self.roots[number], SystemClock(), migration_uri=uri, secrecy=secrecy)
 
     def hand(self, *, there: bool = False) -> Hand:
         return Hand(Homes(self.roots[there]), SystemClock())
@@ -157,11 +163,13 @@ def definition(machine: Machine) -> Definition:
 
 
 @asynccontextmanager
-async def qemu_bench(name: str) -> AsyncIterator[QemuBench]:
+async def qemu_bench(
+    name: str, secrecy: Callable[[int], Secrecy | None] = lambda _: None
+) -> AsyncIterator[QemuBench]:
     """This thread is inside the namespace for as long as the bench stands."""
     folder = Path(tempfile.mkdtemp(prefix="vsq"))
     with netns.entered(name):
-        bench = QemuBench(folder)
+        bench = QemuBench(folder, secrecy)
         await bench.source.open()
         await bench.destination.open()
         try:

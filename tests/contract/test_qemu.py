@@ -45,7 +45,7 @@ async def left_by_an_agent(bench: QemuBench, machine: Machine, at: str) -> Home:
     launch = home.launch()
     assert launch is not None
     address = Address.parse(bench.destination_uri)
-    line = await Line.connect(address)
+    line = await Line.connect(address, None)
     answer = await line.ask(
         PATIENCE,
         take=launch.model_dump_json(),

@@ -56,11 +56,8 @@ class Product:
     ) -> None:
         self.lab = lab
         self.center = vcenter(lab)
-        more = settings or {}
-        self.agents: dict[int, Daemon] = {
-            host.number: agent(lab, host, f"{_CAPACITY}\n{more.get(host.number, '')}", encrypt)
-            for host in lab.hosts
-        }
+        self._settings = settings or {}
+        self.agents: dict[int, Daemon] = self._made(encrypt)
         self._stack = ExitStack()
         self.control: Control
 
@@ -84,6 +81,23 @@ class Product:
         for number in numbers:
             self.agents[number].start()
         self.wait_attached(numbers)
+
+    def restart_agents(self, encrypt: bool) -> None:
+        """All of them, with this configuration."""
+        before = self.attachments()
+        for running in self.agents.values():
+            running.stop()
+        self.agents = self._made(encrypt)
+        for fresh in self.agents.values():
+            fresh.start()
+        self.wait_attached_anew(before, self.agents)
+
+    def _made(self, encrypt: bool) -> dict[int, Daemon]:
+        def extra(number: int) -> str:
+            return f"{_CAPACITY}\n{self._settings.get(number, '')}"
+
+        hosts = self.lab.hosts
+        return {host.number: agent(self.lab, host, extra(host.number), encrypt) for host in hosts}
 
     def down(self) -> None:
         self._stack.close()

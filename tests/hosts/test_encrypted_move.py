@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.lab import Guest, Lab, shell
+from deploy.lab import Guest, Host, Lab, shell
 from tests.hosts.product import Product, spec
 
 SECRET = spec("secret", 21)
 MARK = b"vsignal-marks-this-memory-"
 MIB = 1 << 20
+
+
+@pytest.fixture(scope="module", params=["libvirt", "qemu"])
+def lab(hosts_available: None, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab(hosts=2, hypervisor=request.param) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +58,20 @@ def captured(lab: Lab, file: Path) -> Iterator[None]:
             process.wait(20)
 
 
-@pytest.mark.timeout(240)
-def test_no_memory_is_seen_on_the_underlay(product: Product, guest: Guest, tmp_path: Path) -> None:
-    lab = product.lab
-    with captured(lab, tmp_path / "ours.pcap"):
-        moved = product.wait_done(product.relocate(guest, 2), timeout=90)
-        assert not moved.failure.reason, moved.failure.message
-    ours = (tmp_path / "ours.pcap").read_bytes()
-    assert len(ours) > 20 * MIB, "the copy was not captured"
-    assert MARK not in ours
-    here = guest.on(lab.host(2))
-    product.wait_registered(here, on=2)
-    assert "4000000" in here.console("wc -c < /marked")
-    with captured(lab, tmp_path / "plain.pcap"):  # the same by hand, in clear: the mark can be seen
-        here.migrate(lab.host(1), "--persistent", "--undefinesource")
-    assert (tmp_path / "plain.pcap").read_bytes().count(MARK) > 1000
+def moved_captured(product: Product, guest: Guest, to: int, file: Path) -> bytes:
+    """Move it, and return what the underlay saw."""
+    with captured(product.lab, file):
+        ended = product.wait_done(product.relocate(guest, to), timeout=90)
+        assert not ended.failure.reason, ended.failure.message
+    product.wait_registered(guest.on(product.lab.host(to)), on=to)
+    seen = file.read_bytes()
+    assert len(seen) > 20 * MIB, "the copy was not captured"
+    return seen
+
+
+def pki_of(host: Host) -> Path:
+    """Where QEMU reads the host's certificate."""
+    return host.libvirtd.pki if host.hypervisor == "libvirt" else host.work / "agent-state/pki"
 
 
 @pytest.mark.timeout(240)
@@ -74,16 +79,24 @@ def test_a_host_without_the_right_certificate_gets_no_memory(
     product: Product, guest: Guest
 ) -> None:
     """Whoever took the destination's address has some other host's certificate."""
-    product.wait_registered(guest.on(product.lab.host(1)), on=1)
-    pki = product.lab.host(2).libvirtd.pki
+    wrong, pki = (pki_of(product.lab.host(number)) for number in (1, 2))
     right = {file: file.read_bytes() for file in pki.glob("server-*.pem")}
     for file in right:
-        file.write_bytes((product.lab.host(1).libvirtd.pki / file.name).read_bytes())
+        file.write_bytes((wrong / file.name).read_bytes())
     try:
         ended = product.wait_done(product.relocate(guest, 2), timeout=90)
         assert ended.failure.reason == "COPY_FAILED", ended
     finally:
         for file, content in right.items():
             file.write_bytes(content)
-    product.wait_registered(guest.on(product.lab.host(1)), on=1)
+    product.wait_registered(guest, on=1)
     product.wait_agreement(30)
+
+
+@pytest.mark.timeout(240)
+def test_no_memory_is_seen_on_the_underlay(product: Product, guest: Guest, tmp_path: Path) -> None:
+    assert MARK not in moved_captured(product, guest, 2, tmp_path / "encrypted.pcap")
+    here = guest.on(product.lab.host(2))
+    assert "4000000" in here.console("wc -c < /marked")
+    product.restart_agents(encrypt=False)  # what the mark looks like where it can be seen
+    assert moved_captured(product, here, 1, tmp_path / "clear.pcap").count(MARK) > 1000

@@ -24,6 +24,7 @@ from vserver.hypervisor.qemu.departures import Departures
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.hand import Hand
 from vserver.hypervisor.qemu.home import Homes
+from vserver.hypervisor.qemu.secrecy import Clear, Secrecy
 from vserver.hypervisor.qemu.wire import Address
 from vserver.hypervisor.qemu.writing import writing
 from vserver.hypervisor.sampling import Sampling
@@ -34,7 +35,7 @@ _LOOK_AGAIN = 0.5
 
 class QemuHypervisor:
     """`root`: the directory of guests. `migration_uri`: where this host hears of arrivals, in
-    QEMU's words `qmp+tcp://HOST:PORT`; without it none can arrive."""
+    QEMU's words `qmp+tcp://HOST:PORT`; without it none can arrive. `secrecy`: of copies."""
 
     def __init__(
         self,
@@ -42,14 +43,16 @@ class QemuHypervisor:
         clock: Clock,
         rules: AttachmentRules | None = None,
         migration_uri: str = "",
+        secrecy: Secrecy | None = None,
     ) -> None:
         self._clock = clock
         self._homes = Homes(root)
         self._changes = Changes()
         self._guests = Guests(self._homes, clock, rules or AttachmentRules(), self._changes.add)
         address = Address.parse(migration_uri) if migration_uri else None
-        self._arrivals = Arrivals(self._guests, address)
-        self._departures = Departures(self._guests, clock)
+        self._secrecy = secrecy or Clear()
+        self._arrivals = Arrivals(self._guests, address, self._secrecy)
+        self._departures = Departures(self._guests, self._secrecy, clock)
         self._bell = Bell(root, self._changes.add)
         self._facts: HostFacts | None = None
         self._sample: Sample | None = None
@@ -142,7 +145,8 @@ class QemuHypervisor:
         return await self._departures.run(vm_id, destination_uri, devices, progress, kind)
 
     async def hand_over(self, vm_id: str, destination_uri: str) -> None:
-        await cold.hand_over(self._guests, vm_id, Address.parse(destination_uri))
+        address = Address.parse(destination_uri)
+        await cold.hand_over(self._guests, vm_id, address, self._secrecy)
 
     async def keeps(self, vm_id: str) -> bool:
         if self._departures.is_over(vm_id):

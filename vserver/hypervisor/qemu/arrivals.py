@@ -22,17 +22,20 @@ from vserver.hypervisor.qemu.command import tap_name
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.home import Home, Launch
+from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import OVER
 from vserver.hypervisor.qemu.wire import LIMIT, Address, Line
 
 _MAX_EXPECTED, _MAX_LINES = 1024, 64
+_HANDSHAKE = 10.0  # seconds
 _ARRIVES_WITHIN = 20.0  # after the source has sent everything
 _log = logging.getLogger(__name__)
 
 
 class Arrivals:
-    def __init__(self, guests: Guests, address: Address | None) -> None:
+    def __init__(self, guests: Guests, address: Address | None, secrecy: Secrecy) -> None:
         self._guests = guests
+        self._secrecy = secrecy
         self._address = address
         self._expected: dict[str, None] = {}
         self._server: asyncio.Server | None = None
@@ -69,15 +72,26 @@ class Arrivals:
         self._lines.add(task)
         taken: set[str] = set()
         try:
-            while len(self._lines) <= _MAX_LINES and (question := await line.hear()):
+            if len(self._lines) > _MAX_LINES or not await self._trusts(writer):
+                return
+            while question := await line.hear():
                 await line.say(await self._answer(question, taken))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Refusal) as error:
             _log.warning("a peer's line: %s", error)
         finally:
             self._lines.discard(task)
             line.close()
             for vm_id in taken:
                 await self._end_if_nothing_comes(vm_id)
+
+    async def _trusts(self, writer: asyncio.StreamWriter) -> bool:
+        """Whether it is an agent; after that, nobody else reads what is said."""
+        if context := self._secrecy.accept():
+            await writer.start_tls(context, ssl_handshake_timeout=_HANDSHAKE)
+        if heard := self._secrecy.hears(writer):
+            return heard
+        _log.warning("%s is no agent of ours", writer.get_extra_info("peername"))
+        return False
 
     async def _answer(self, question: dict[str, Any], taken: set[str]) -> dict[str, Any]:
         try:
@@ -160,6 +174,7 @@ class Arrivals:
         await launching.unlimit(watched.monitor)
         events = [{"capability": "events", "state": True}]
         await watched.monitor.execute("migrate-set-capabilities", capabilities=events)
+        await self._secrecy.takes(watched.monitor)
         await watched.monitor.execute("migrate-incoming", uri=self._address.memory_uri(0))
         [socket] = (await watched.monitor.execute("query-migrate"))["socket-address"]
         self._guests.changed(vm_id)

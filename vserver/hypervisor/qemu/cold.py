@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 
 from vserver.hypervisor.qemu.guests import Guests, refused
+from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.wire import Address, Line
 
 _KEEP_PATIENCE = 30.0
 
 
-async def hand_over(guests: Guests, vm_id: str, destination: Address) -> None:
+async def hand_over(guests: Guests, vm_id: str, destination: Address, secrecy: Secrecy) -> None:
     """Under the guest's lock, so that nobody starts it meanwhile. TimeoutError: the destination may
     have it too, and it is still here."""
     home = guests.homes.of(vm_id)
     if not home.has("definition.json"):
         raise refused(f"there is no guest {vm_id} here")
-    line = await Line.connect(destination)
+    line = await Line.connect(destination, secrecy.dial(destination))
     try:
         with home.alone():
             definition = await asyncio.to_thread(home.definition)

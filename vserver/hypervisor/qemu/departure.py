@@ -25,6 +25,7 @@ from vserver.hypervisor.port import Copied, writing
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import refused
 from vserver.hypervisor.qemu.home import Launch
+from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import OVER, Watched
 from vserver.hypervisor.qemu.wire import Address, Line
 from vserver.wake import first_of
@@ -42,13 +43,19 @@ _MAX_DOWNTIME_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
 
 class Departure:
     def __init__(
-        self, watched: Watched, destination: str, clock: Clock, progress: Callable[[Progress], None]
+        self,
+        watched: Watched,
+        destination: str,
+        secrecy: Secrecy,
+        clock: Clock,
+        progress: Callable[[Progress], None],
     ) -> None:
         self.watched = watched
         self.over = False  # proven: it will never run here again
         self.ended = asyncio.Event()
         self._address = Address.parse(destination)
         self._destination = destination
+        self._secrecy = secrecy
         self._clock = clock
         self._progress = progress
         self._called_off = False
@@ -62,7 +69,7 @@ class Departure:
         after = await asyncio.to_thread(home.definition)
         if launch is None or await monitor.status() != "running":
             raise refused(f"guest {home.vm_id} does not run here")
-        line = await Line.connect(self._address)
+        line = await self._line()
         try:
             await asyncio.to_thread(home.mark, "leaving", self._destination)
             began = self._clock.monotonic()
@@ -86,7 +93,7 @@ class Departure:
         """Of a copy that an agent before this one has sent: go forward, or back if that is still
         possible. Whichever it is, the destination's agent decides it."""
         try:
-            line = await Line.connect(self._address)
+            line = await self._line()
         except Refusal as error:
             raise TimeoutError(error.message) from error
         try:
@@ -101,6 +108,9 @@ class Departure:
         if self.watched.migration in ("setup", "active", GATE):
             with suppress(Refusal, TimeoutError):
                 await self.watched.monitor.execute("migrate_cancel")
+
+    async def _line(self) -> Line:
+        return await Line.connect(self._address, self._secrecy.dial(self._address))
 
     async def _transfer(
         self, line: Line, launch: Launch, after: Definition, devices: Mapping[str, str]
@@ -117,6 +127,7 @@ class Departure:
         capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
         await monitor.execute("migrate-set-capabilities", capabilities=capabilities)
         await self._give_way(0)
+        await self._secrecy.sends(monitor, self._address)
         await monitor.execute("migrate", uri=self._address.memory_uri(int(answer["port"])))
         telling = asyncio.create_task(self._tell())
         try:

@@ -15,6 +15,7 @@ from vserver.hypervisor.port import Copied
 from vserver.hypervisor.qemu.departure import DONE, Departure, stays, until_ended
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.process import ended
+from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import Watched
 
 _log = logging.getLogger(__name__)
@@ -24,8 +25,9 @@ _ASK_AGAIN, _CANCEL_PATIENCE = 0.2, 15.0
 class Departures:
     """Owns every copy until it has ended, whoever stopped waiting before."""
 
-    def __init__(self, guests: Guests, clock: Clock) -> None:
+    def __init__(self, guests: Guests, secrecy: Secrecy, clock: Clock) -> None:
         self._guests = guests
+        self._secrecy = secrecy
         self._clock = clock
         self._under_way: dict[str, Departure] = {}
         self._burials: dict[str, asyncio.Task[None]] = {}
@@ -61,7 +63,7 @@ class Departures:
         kind: MoveKind,
     ) -> Copied:
         """See `Hypervisor.migrate`. A copy that an agent before us has sent is only confirmed."""
-        departure = Departure(await self._running(vm_id), destination, self._clock, progress)
+        departure = self._departure(await self._running(vm_id), destination, progress)
         if await _is_sent(departure.watched):
             return await self._own(departure, departure.finish(give_up=False))
         return await self._own(departure, departure.run(devices, kind))
@@ -77,13 +79,18 @@ class Departures:
             await self._call_off(watched)
             return
         to = await asyncio.to_thread(watched.home.file("leaving").read_text)
-        departure = Departure(watched, to, self._clock, lambda _: None)
+        departure = self._departure(watched, to, lambda _: None)
         with suppress(Refusal):  # it runs on here, as was wanted
             await self._own(departure, departure.finish(give_up=True))
 
     async def buried(self, vm_id: str) -> None:
         if burial := self._burials.get(vm_id):
             await asyncio.shield(burial)
+
+    def _departure(
+        self, watched: Watched, destination: str, progress: Callable[[Progress], None]
+    ) -> Departure:
+        return Departure(watched, destination, self._secrecy, self._clock, progress)
 
     async def _running(self, vm_id: str) -> Watched:
         if vm_id in self._under_way:

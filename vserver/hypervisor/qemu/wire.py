@@ -1,15 +1,14 @@
 """How two agents talk about one copy: lines of JSON over TCP, on the migration network.
 
 A question a line, an answer a line, in turns; closing the connection takes nothing back. The
-guest's memory goes beside it, from QEMU to QEMU. Neither is encrypted yet: `Address` is where
-certificates belong, for our connection an SSL context, for QEMU's a tls-creds object and its
-migration parameter.
+guest's memory goes beside it, from QEMU to QEMU. `secrecy` encrypts both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,17 +22,19 @@ CONNECT_PATIENCE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`qmp+tcp://HOST:PORT`: where an agent hears of arriving guests."""
+    """`qmp+tcp://HOST:PORT#NAME`: where an agent hears of arriving guests. `name`: what its
+    certificate says; without one, it speaks in clear."""
 
     host: str
     port: int
+    name: str = ""
 
     @classmethod
     def parse(cls, uri: str) -> Address:
         try:
             parts = urlsplit(uri)
             if parts.scheme == SCHEME and parts.hostname and parts.port and not parts.path:
-                return cls(parts.hostname, parts.port)
+                return cls(parts.hostname, parts.port, parts.fragment)
         except ValueError:  # a port that is none
             pass
         raise Refusal(
@@ -54,10 +55,16 @@ class Line:
         self._writer = writer
 
     @classmethod
-    async def connect(cls, address: Address) -> Line:
+    async def connect(cls, address: Address, context: ssl.SSLContext | None) -> Line:
+        """`context`: see `secrecy`."""
+        name = address.name if context else None
         try:
             async with asyncio.timeout(CONNECT_PATIENCE):
-                return cls(*await asyncio.open_connection(address.host, address.port, limit=LIMIT))
+                return cls(
+                    *await asyncio.open_connection(
+                        address.host, address.port, limit=LIMIT, ssl=context, server_hostname=name
+                    )
+                )
         except OSError as error:  # TimeoutError is one
             text = f"the agent at {address.host}:{address.port} does not answer: {error}"
             raise Refusal(Reason.HYPERVISOR_FAILED, text) from error

@@ -1,7 +1,7 @@
 """The host's certificate where QEMU looks for it when memory travels.
 
-QEMU, started by libvirt for each guest, reads these files at the beginning of every copy, so that a
-renewed certificate is used from the next one on.
+QEMU reads these files at the beginning of every copy, so that a renewed certificate is used from
+the next one on.
 """
 
 from __future__ import annotations
