@@ -40,6 +40,10 @@ class Reason(Enum):
     UNKNOWN_PLACE = (Kind.NOT_FOUND, "Name a site, a vServer, or LATITUDE,LONGITUDE.")
     IN_USE = (Kind.FAILED_PRECONDITION, "Something still refers to it; remove that first.")
     VNI_TAKEN = (Kind.ALREADY_EXISTS, "The VNI belongs to another virtual network.")
+    POLICY_DIFFERS = (
+        Kind.FAILED_PRECONDITION,
+        "Its group has another profile in the destination's domain; make them alike, or leave it.",
+    )
     CLAIM_HELD = (
         Kind.ALREADY_EXISTS,
         "Another VM holds this MAC or IP in this VNI. Nothing was merged; see `vctl events`.",

@@ -25,8 +25,10 @@ from vcenter.ca.issuer import Issuer
 from vcenter.config import CallerSettings, Config
 from vcenter.core.queue import Limits
 from vcenter.core.view import FreezeLimits
+from vcenter.federation.carrying import Carrier
 from vcenter.federation.federation import Federation
 from vcenter.federation.homes import Homes
+from vcenter.federation.receiving import Receiver
 from vcenter.federation.relay import Relay
 from vcenter.federation.settings import DomainSettings, dial
 from vcenter.fencing import Fencer
@@ -108,6 +110,8 @@ class VCenter:
         self.federation = Federation(
             config.domain, config.domains, self.ledger, dial, clock, random.Random()
         )
+        homes = Homes(self.ledger.table, self.federation)
+        self._carrier = Carrier(config.domain, self.ledger, homes, clock, random.Random())
         self.parts = Parts(
             domain=config.domain,
             ledger=self.ledger,
@@ -116,7 +120,9 @@ class VCenter:
             board=Board(self.ledger.feed),
             answers=Answers(self.ledger.feed, config.domain),
             federation=self.federation,
-            relay=Relay(config.domain, Homes(self.ledger.table, self.federation)),
+            relay=Relay(config.domain, homes),
+            carrier=self._carrier,
+            receiver=Receiver(config.domain, self.ledger, clock, self.sessions.awaits),
             clock=clock,
             calls=CallLimits(clock, _allowance(config.infrastructure), _allowance(config.confined)),
             callers=Callers(
@@ -189,6 +195,7 @@ class VCenter:
             self._keep_trust(keeper),
             self.ledger.audit.run(),
             self.federation.run(),
+            self._carrier.run(),
         ]
 
     def _say_where(self) -> None:

@@ -12,13 +12,13 @@ from common.codec.vm import to_vm
 from common.errors import Refusal
 from common.model.operation import HostedState
 from common.pb.vsignal.v1 import signaling_pb2 as pb
+from common.wake import Wake
 from vserver.budget import Budget
 from vserver.core.announce import Announcer, Deregister, Message, Register
 from vserver.core.epochs import Epochs
 from vserver.core.wanted import Wanted
 from vserver.guests import FAILURES, Guests
 from vserver.link import Link, LinkLost
-from vserver.wake import Wake
 
 AT_A_TIME = 16
 

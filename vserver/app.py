@@ -18,6 +18,7 @@ from common.model.revision import generation
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import session_pb2
 from common.renewal import Renewal
+from common.wake import Bell, first_of
 from vserver.announcing import Announcing
 from vserver.budget import Budget
 from vserver.config import AgentConfig
@@ -39,7 +40,6 @@ from vserver.network.port import Network
 from vserver.outbox import Outbox
 from vserver.session import Session
 from vserver.state import Keeper, State
-from vserver.wake import Bell, first_of
 
 HYPERVISOR_EVERY = 1.0  # seconds between attempts to reach one that is not there yet
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from common import log
 from common.clock import Clock
 from common.errors import Refusal
+from common.wake import Wake
 from vserver.core.diff import (
     ApplyNetwork,
     ApplyPort,
@@ -23,7 +24,6 @@ from vserver.core.ports import desired_ports
 from vserver.core.wanted import Wanted
 from vserver.dataplane import DataPlane
 from vserver.guests import Guests
-from vserver.wake import Wake
 
 GUARD = 0.1  # seconds between looks at whether the data plane is as we left it
 BEAT = 5.0  # seconds between full readings, for what no event told

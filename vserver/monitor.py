@@ -14,6 +14,7 @@ from common.clock import Clock
 from common.codec.server import to_server_status, to_vm_status
 from common.model.server import ServerStatus, VmStatus
 from common.pb.vsignal.v1 import signaling_pb2 as pb
+from common.wake import Wake
 from vserver.core.announce import Announcer
 from vserver.core.epochs import Epochs
 from vserver.core.status import vm_status
@@ -23,7 +24,6 @@ from vserver.guests import FAILURES, Guests
 from vserver.hypervisor.port import Hypervisor, VmUsage
 from vserver.outbox import Outbox
 from vserver.session import Session
-from vserver.wake import Wake
 
 BEATS_A_LEASE = 3
 PAUSE = 0.2  # seconds; changes within it share a report, and a move's switch is over by then

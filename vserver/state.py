@@ -14,8 +14,8 @@ from typing import Protocol
 
 from common import log
 from common.clock import Clock
+from common.wake import Wake
 from vserver.core.epochs import Epochs, KnownEpochs
-from vserver.wake import Wake
 
 TRY_AGAIN = 5.0
 

@@ -51,6 +51,8 @@ def to_operation(
         move_kind=MOVE_KIND.to(operation.move_kind),
         gated=operation.gated,
         held=operation.held,
+        on_behalf=operation.on_behalf,
+        told=operation.told,
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
@@ -115,6 +117,8 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         move_kind=MOVE_KIND.read(check, "move_kind", wire.move_kind, MoveKind.LIVE),
         gated=wire.gated,
         held=wire.held,
+        on_behalf=wire.on_behalf,
+        told=wire.told,
         revision=wire.revision,
     )
 

@@ -9,6 +9,7 @@ from common.codec.profile import from_profile, to_profile
 from common.codec.times import from_timestamp, to_timestamp
 from common.codec.vm import optional, to_resources
 from common.model.identity import parse_ip, parse_name, parse_vm_id, parse_vni
+from common.model.place import parse_server
 from common.model.server import (
     Alert,
     Coordinates,
@@ -57,7 +58,7 @@ def to_server(server: Server) -> pb.Server:
 def from_server(check: Checker, wire: pb.Server) -> Server:
     with check.at("server"):
         return Server(
-            server_id=check.parse("server_id", parse_name, wire.server_id, ""),
+            server_id=check.parse("server_id", parse_server, wire.server_id, ""),
             name=wire.name[:255],
             management_address=optional(
                 check, "management_address", parse_ip, wire.management_address

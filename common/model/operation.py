@@ -131,6 +131,9 @@ class Operation:
     `acks` names the hosts that have answered in the current phase, where both must. `gated`: the
     destination holds the VM's CPUs until it is told to start it. `held`: the source could take the
     VM back, for it stood still there when the ledger changed.
+
+    Of a move to another domain: `on_behalf` is the caller as whom its vCenter is asked, and `told`
+    that it knows how the move has ended.
     """
 
     operation_id: str
@@ -157,6 +160,8 @@ class Operation:
     move_kind: MoveKind = MoveKind.LIVE
     gated: bool = False
     held: bool = False
+    on_behalf: str = ""
+    told: bool = False
     revision: int = 0
 
     @property

@@ -74,6 +74,8 @@ Directory/ListVms         -                      ok,ok,none              ok,none
 Directory/CountVms        -                      ok,ok,none              ok,none,none    ok,none,none    view     ok,ok,none
 Directory/ListServers     -                      ok,ok,none              -               -               view     ok,ok,none
 Federation/ListDomains    -                      ok,ok,ok                -               -               view     ok,ok,ok
+Federation/PlanArrivals   -                      -                       -               -               -        -
+Federation/Carry          -                      -                       -               -               -        -
 Directory/ListAlerts      -                      -                       -               -               view     ok,ok,none
 Directory/WhereWas        -                      ok,ok,none              ok,none,none    -               view     ok,ok,none
 Directory/VmHistory       -                      -                       ok,VM,VM        -               view     ok,ok,VM
@@ -196,6 +198,8 @@ REQUESTS: dict[str, Said] = {
     "Directory/Watch": lambda t: D.WatchRequest(vm_id=t.vm_id),
     "Directory/ListAudit": lambda t: D.ListAuditRequest(who=f"vserver/{t.server}"),
     "Federation/ListDomains": lambda t: federation_pb2.ListDomainsRequest(),
+    "Federation/PlanArrivals": lambda t: federation_pb2.PlanArrivalsRequest(),
+    "Federation/Carry": lambda t: federation_pb2.CarryRequest(),
     "Operations/Get": lambda t: O.GetOperationRequest(operation_id=t.operation),
     "Operations/List": lambda t: O.ListOperationsRequest(vm_id=t.vm_id),
     "Operations/Wait": lambda t: O.WaitOperationRequest(operation_id=t.operation),

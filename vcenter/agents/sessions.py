@@ -11,6 +11,7 @@ from common.clock import Clock
 from common.errors import Refusal
 from common.ids import NewId, random_id
 from common.model.operation import HostedState, Operation
+from common.model.place import is_abroad
 from common.model.server import Liveness, Server
 from common.model.wanted import Held
 from vcenter.agents.admission import AT_ONCE, Admission, Turn
@@ -86,6 +87,10 @@ class Sessions:
         self._deadlines[server_id] = self._clock.monotonic() + self.lease
         self._given_up.discard(server_id)
 
+    def awaits(self, server_id: str) -> bool:
+        """Whether its lease still runs, be its stream cut or not."""
+        return server_id in self._deadlines
+
     async def ask(self, server_id: str, vm_id: str, timeout: float) -> HostedState:
         if server_id in self._live:
             return await self.ask_here(server_id, vm_id, timeout)
@@ -157,7 +162,8 @@ class Sessions:
             if server.liveness is Liveness.ATTACHED and is_mine(server.attached_to):
                 yield server.server_id, server.attached_to
         for move in table.all(Operation, indexes.ACTIVE):
-            server_or_none = table.server(move.destination) if move.in_motion else None
+            awaited = move.in_motion and not is_abroad(move.destination)
+            server_or_none = table.server(move.destination) if awaited else None
             if server_or_none is not None and is_mine(server_or_none.attached_to):
                 yield move.destination, server_or_none.attached_to
 

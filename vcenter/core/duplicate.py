@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import Reason
+from common.model.place import is_abroad
 from common.model.server import Severity
 from common.model.vm import VmRecord
 from vcenter.core.command import Alarm, Decision
@@ -36,12 +37,23 @@ class Raise:
 def duplicate(domain: str, record: VmRecord, other: Held) -> Alarm | None:
     """What is wrong with this VM of `domain`, as far as the other domain is concerned."""
     twin = other.view.vm(record.vm.vm_id)
+    if _is_on_its_way(record, twin):
+        return None
     alarm = _twice(record, twin) if twin is not None else _claimed(record, other.view)
     if alarm is None:
         return None
     sides = {"domain": domain, "holder_domain": other.domain}
     text = f"{alarm.message}, in domain {other.domain}; VM {record.vm.vm_id} is in {domain}"
     return replace(alarm, message=text, evidence=alarm.evidence | sides)
+
+
+def _is_on_its_way(record: VmRecord, twin: VmRecord | None) -> bool:
+    """A move between domains has it in both ledgers, and one of two words may be older than the
+    other: what is said of a VM in the middle of a move is looked at again when that has ended."""
+    if is_abroad(record.location.server_id) or twin is None:
+        return is_abroad(record.location.server_id)
+    older = min(record, twin, key=lambda one: one.location.epoch)
+    return is_abroad(twin.location.server_id) or bool(older.operation_id)
 
 
 def _twice(record: VmRecord, twin: VmRecord) -> Alarm:

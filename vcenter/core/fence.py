@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from common.errors import Reason, Refusal
 from common.model.operation import FENCE, Failure, HostedState, Operation, Phase, PhaseTime
+from common.model.place import is_abroad
 from common.model.server import Liveness, Server, Severity
 from common.model.vm import Location, Tombstone, VmRecord, VmState
 from vcenter.core import indexes, keys
@@ -173,7 +174,7 @@ def needs_settling(view: View, record: VmRecord) -> bool:
 
 def suspects(view: View, record: VmRecord) -> set[str]:
     """Every vServer that could run the VM: its owner, and both ends of the move that is under way,
-    or that has lost it."""
+    or that has lost it. One of another domain that gave it up for good cannot."""
     hosts = {record.location.server_id}
     moves = list(view.all(Operation, indexes.moving(record.vm.vm_id)))
     if record.location.state is VmState.LOST_NEEDS_FENCE:
@@ -181,6 +182,8 @@ def suspects(view: View, record: VmRecord) -> set[str]:
     for move in moves:
         if move.phase is not Phase.QUEUED:
             hosts |= {move.source, move.destination}
+        if is_abroad(move.source) and move.epoch_after and not move.held:
+            hosts.discard(move.source)
     return hosts
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from common.errors import Reason
 from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep, Operation, Phase
 from vcenter.core.command import Decision
-from vcenter.core.movement import TRANSITIONS, Event, advance, order_epoch, put
+from vcenter.core.movement import TRANSITIONS, Event, advance, decides_here, order_epoch, put
 from vcenter.core.view import View
 
 # At the source the VM runs on, or is still defined and off.
@@ -25,7 +25,7 @@ class Heard:
 
     def decide(self, view: View, now_ms: int) -> Decision:
         operation = view.operation(self.outcome.operation_id)
-        if operation is None or operation.phase.final or not self._is_asked(operation):
+        if operation is None or not self.is_asked(operation) or not decides_here(operation):
             return Decision()
         acked = self._acknowledge(operation)
         event = event_of(acked, self.outcome)
@@ -34,8 +34,10 @@ class Heard:
             return Decision((put(acked),) if changed else ())
         return advance(view, acked, event, now_ms, self.outcome)
 
-    def _is_asked(self, operation: Operation) -> bool:
+    def is_asked(self, operation: Operation) -> bool:
         """The right host, for this VM, at the epoch of the order that stands."""
+        if operation.phase.final:
+            return False
         step = self.outcome.step
         at_source = step in (MoveStep.COPY, MoveStep.ABORT)
         if step is MoveStep.CLEAN:

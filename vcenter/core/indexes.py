@@ -8,6 +8,7 @@ from typing import TypeAlias
 from common.model.dispute import Dispute
 from common.model.identity import Claim
 from common.model.operation import Operation, Phase
+from common.model.place import is_abroad
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
 from common.model.trust import Certificate, Invitation
 from common.model.vm import VmRecord
@@ -24,6 +25,8 @@ OPERATIONS: Tag = ("operations",)
 ALERTS: Tag = ("alerts",)
 DISPUTES: Tag = ("disputes",)
 ACTIVE: Tag = ("active",)
+CARRIED: Tag = ("carried",)  # moves of ours of which another domain's vCenter is to be told
+ABROAD: Tag = ("abroad",)  # vServers of other domains, as moves have made them known
 CERTIFICATES: Tag = ("certificates",)
 INVITATIONS: Tag = ("invitations",)
 
@@ -86,7 +89,7 @@ def of_identity(identity: str) -> Tag:
     return ("identity", identity)
 
 
-_ALONE = ((Server, SERVERS), (Tenant, TENANTS), (Alert, ALERTS), (Dispute, DISPUTES))
+_ALONE = ((Tenant, TENANTS), (Alert, ALERTS), (Dispute, DISPUTES))
 
 
 def tags(record: Ledgered) -> Iterator[Tag]:
@@ -103,6 +106,8 @@ def tags(record: Ledgered) -> Iterator[Tag]:
     elif isinstance(record, Group):
         yield GROUPS
         yield of_tenant(record.tenant)
+    elif isinstance(record, Server):
+        yield ABROAD if is_abroad(record.server_id) else SERVERS
     elif isinstance(record, Certificate | Invitation):
         yield CERTIFICATES if isinstance(record, Certificate) else INVITATIONS
         yield of_identity(record.identity)
@@ -132,12 +137,21 @@ def _operation_tags(operation: Operation) -> Iterator[Tag]:
     if operation.phase is Phase.SUCCEEDED and operation.vm_id:
         yield moved(operation.vm_id)
         yield went(operation.source, operation.destination)
+    if _is_carried(operation):
+        yield CARRIED
     if operation.phase.final:
         return
     yield ACTIVE
     if operation.vm_id:
         yield moving(operation.vm_id)
         yield arriving_at(operation.destination)
+
+
+def _is_carried(operation: Operation) -> bool:
+    """From its turn on, for before that nobody else has heard of it."""
+    if operation.told or not is_abroad(operation.destination):
+        return False
+    return any(entered.phase is Phase.PREPARING for entered in operation.phases)
 
 
 def claims(record: Ledgered) -> Iterator[Claim]:

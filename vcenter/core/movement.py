@@ -19,8 +19,9 @@ from common.model.operation import (
     Phase,
     PhaseTime,
 )
+from common.model.place import is_abroad
 from common.model.server import Severity
-from common.model.vm import Location, VmRecord, VmState
+from common.model.vm import Location, Tombstone, VmRecord, VmState
 from vcenter.core import keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.table import Change
@@ -88,9 +89,19 @@ def order_epoch(operation: Operation) -> int:
     return operation.epoch_after or operation.epoch_before
 
 
+def decides_here(operation: Operation) -> bool:
+    """Of a move between domains, the one whose VM it is decides, and the other follows: that of the
+    destination while the VM is to start there, that of the source before and after."""
+    if is_abroad(operation.source):
+        return operation.phase is Phase.SWITCHING
+    return not (is_abroad(operation.destination) and operation.phase is Phase.SWITCHING)
+
+
 def destination_silent(view: View, operation: Operation, now_ms: int) -> Decision:
     """The destination's lease lapsed. Before the copy that ends the move; while going back it
     counts as the destination's word, for it has been given nothing that could run."""
+    if not decides_here(operation):
+        return Decision()
     if operation.phase is Phase.ABORTING and operation.destination not in operation.acks:
         acked = replace(operation, acks=(*operation.acks, operation.destination))
         if operation.source in acked.acks:
@@ -135,8 +146,19 @@ def advance(
         return _lost(view, moved, record, now_ms)
     changes = [put(moved)]
     if phase.final and record.operation_id == moved.operation_id:
-        changes.append(Change(keys.vm(record.vm.vm_id), replace(record, operation_id="")))
+        changes += released(record, now_ms)
     return Decision(tuple(changes), moved)
+
+
+def released(record: VmRecord, now_ms: int) -> tuple[Change, ...]:
+    """A VM whose move has ended. What another domain has now leaves a tombstone, which says where
+    it went."""
+    vm_id, location = record.vm.vm_id, record.location
+    free = replace(record, operation_id="")
+    if not is_abroad(location.server_id):
+        return (Change(keys.vm(vm_id), free),)
+    grave = Tombstone(vm_id, location.epoch, now_ms, free)
+    return Change(keys.vm(vm_id), None), Change(keys.gone(vm_id), grave)
 
 
 def _lasting(operation: Operation, now_ms: int) -> tuple[PhaseTime, ...]:
@@ -230,7 +252,7 @@ def _entered(operation: Operation, phase: Phase) -> int:
 def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> Decision:
     """Neither side has it, and it may have run since: nobody starts it until a person decides."""
     location = replace(record.location, state=VmState.LOST_NEEDS_FENCE)
-    lost = replace(record, location=location, changed_ms=now_ms, operation_id="")
+    lost = replace(record, location=location, changed_ms=now_ms)
     alarm = Alarm(
         Reason.NEEDS_FENCE,
         f"VM {record.vm.vm_id} was lost between {operation.source} and {operation.destination}",
@@ -239,8 +261,8 @@ def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> De
         operation.destination,
         {"operation": operation.operation_id, "epoch": str(location.epoch)},
     )
-    nowhere = Change(keys.vm(record.vm.vm_id), lost)
-    return Decision((put(operation), nowhere, *alarm.changes(view, now_ms)), operation)
+    nowhere = released(lost, now_ms)
+    return Decision((put(operation), *nowhere, *alarm.changes(view, now_ms)), operation)
 
 
 def _copied(operation: Operation, outcome: MoveOutcome) -> Operation:

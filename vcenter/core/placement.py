@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from common.errors import Reason
-from common.model.operation import MoveKind, Operation
+from common.model.operation import Failure, MoveKind, Operation
 from common.model.server import Liveness, Server
 from common.model.vm import VmRecord, VmState
 from vcenter.core import indexes
@@ -24,6 +24,11 @@ class Objection:
     message: str
     server_id: str = ""
     vm_id: str = ""
+
+
+def failure_from(found: Sequence[Objection]) -> Failure:
+    """Why a move that was planned is not carried out."""
+    return Failure(found[0].reason.name, "; ".join(o.message for o in found))
 
 
 # What may pass by itself: a move that waits for its turn goes on waiting.

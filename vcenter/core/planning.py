@@ -25,12 +25,14 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """For one VM a destination, or every reason why there is none."""
+    """For one VM a destination, or every reason why there is none. `creates`: what would be
+    declared for it in another domain."""
 
     record: VmRecord
     destination: str
     objections: tuple[Objection, ...]
     kind: MoveKind
+    creates: tuple[str, ...] = ()
 
 
 def plan(

@@ -20,7 +20,7 @@ from vcenter.core.command import Decision
 from vcenter.core.loads import Loads
 from vcenter.core.movement import Event, advance
 from vcenter.core.overlay import Overlay
-from vcenter.core.placement import PASSING, Objection, objections
+from vcenter.core.placement import PASSING, Objection, failure_from, objections
 from vcenter.core.planning import Where, plan
 from vcenter.core.table import Change
 from vcenter.core.view import View
@@ -158,8 +158,7 @@ def _begun(view: View, move: Operation, against: list[Objection], now_ms: int) -
     if not against:
         epoch = view.must_vm(move.vm_id).location.epoch
         return advance(view, replace(move, epoch_before=epoch), Event.TURN, now_ms)
-    failure = Failure(against[0].reason.name, "; ".join(o.message for o in against))
-    return advance(view, replace(move, failure=failure), Event.UNFIT, now_ms)
+    return advance(view, replace(move, failure=failure_from(against)), Event.UNFIT, now_ms)
 
 
 def queued(view: View) -> list[Operation]:

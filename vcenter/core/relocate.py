@@ -14,6 +14,7 @@ from common.errors import Reason, Refusal
 from common.model.operation import MoveKind, Operation, Phase, PhaseTime
 from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
+from vcenter.core.abroad import Abroad
 from vcenter.core.command import Decision
 from vcenter.core.forecast import Forecasts, Gauge
 from vcenter.core.ids import derived_id
@@ -31,7 +32,8 @@ SHOWN = 20  # objections in the text of a refusal; a plan shows all
 @dataclass(frozen=True, slots=True)
 class Relocate:
     """Starts a move of one VM, or queues it. `epoch` 0: whatever it is now. `gauges`: what hosts
-    reported of VMs last, by vm_id; it is predicted from that what will come of the move."""
+    reported of VMs last, by vm_id; it is predicted from that what will come of the move. `abroad`:
+    to another domain, as its vCenter has planned it."""
 
     operation_id: str
     vm_id: str
@@ -43,6 +45,7 @@ class Relocate:
     limits: Limits = Limits()
     kind: MoveKind = MoveKind.LIVE
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    abroad: Abroad | None = None
 
     def records(self, view: View) -> Iterable[VmRecord]:
         """What is to be moved."""
@@ -61,13 +64,16 @@ class Relocate:
             raise _refused(chosen.objections)
         move = _queued(chosen, self.operation_id, self.requested_by, self.priority, now_ms)
         move = replace(move, predicted=Forecasts(view, self.gauges).of_plan(chosen))
-        return _accepted(view, (_put(move),), self.limits, now_ms, self.operation_id)
+        changes = (*_known(self.abroad, view), _put(_to(self.abroad, move)))
+        return _accepted(view, changes, self.limits, now_ms, self.operation_id)
 
     def plan(self, view: View) -> Plan:
         """The dry run."""
         record = view.must_vm(self.vm_id)
-        where = Where(self.destination, self.near)
-        return plan(view, Loads(view), record, where, kind_for(self.kind, record))
+        kind = kind_for(self.kind, record)
+        if self.abroad is not None:
+            return self.abroad.plan(view, record, kind)
+        return plan(view, Loads(view), record, Where(self.destination, self.near), kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +93,11 @@ class RelocateAll:
     limits: Limits = Limits()
     kind: MoveKind = MoveKind.LIVE
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    abroad: Abroad | None = None
 
     def decide(self, view: View, now_ms: int) -> Decision:
         overlay = Overlay(view)
-        changes = self._cordon(view)
+        changes = [*_known(self.abroad, view), *self._cordon(view)]
         overlay.add(changes)
         plans = self._place_all(overlay, now_ms)
         found = tuple(o for each in plans for o in each.objections)
@@ -116,7 +123,7 @@ class RelocateAll:
             self.records(overlay), key=lambda r: (-r.vm.resources.memory_mib, r.vm.vm_id)
         )
         for record in records:
-            planned = plan(overlay, loads, record, self.where, kind_for(self.kind, record))
+            planned = self._place(overlay, loads, record)
             if _at_home(planned):
                 continue
             plans.append(planned)
@@ -124,6 +131,12 @@ class RelocateAll:
                 loads.promise(planned.destination, record.vm.resources)
                 overlay.add((_put(self._part(planned, now_ms)),))
         return plans
+
+    def _place(self, view: View, loads: Loads, record: VmRecord) -> Plan:
+        kind = kind_for(self.kind, record)
+        if self.abroad is not None:
+            return self.abroad.plan(view, record, kind)
+        return plan(view, loads, record, self.where, kind)
 
     def records(self, view: View) -> Iterator[VmRecord]:
         """What is leaving a vServer already is left to its move."""
@@ -166,7 +179,15 @@ class RelocateAll:
     def _part(self, planned: Plan, now_ms: int) -> Operation:
         part_id = derived_id(self.operation_id, planned.record.vm.vm_id)
         move = _queued(planned, part_id, self.requested_by, self.priority, now_ms)
-        return replace(move, parent=self.operation_id)
+        return _to(self.abroad, replace(move, parent=self.operation_id))
+
+
+def _known(abroad: Abroad | None, view: View) -> Sequence[Change]:
+    return abroad.known(view) if abroad is not None else ()
+
+
+def _to(abroad: Abroad | None, move: Operation) -> Operation:
+    return move if abroad is None else replace(move, on_behalf=abroad.on_behalf)
 
 
 def _at_home(planned: Plan) -> bool:

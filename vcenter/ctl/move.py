@@ -49,9 +49,10 @@ _OPTIONS = (
     click.option(
         "--to",
         "destination",
-        metavar="SERVER",
+        metavar="[DOMAIN/]SERVER",
         default="",
-        help="The destination; without it, the least loaded vServer that fits.",
+        help="The destination; without it, the least loaded vServer that fits. DOMAIN/SERVER is one"
+        " of another domain, DOMAIN/ any that fits there.",
     ),
     click.option(
         "--near",
@@ -111,6 +112,8 @@ def move(app: App, key: str, how: How, epoch: int | None) -> None:
       vctl vm move web-1 --plan
       vctl vm move web-1 --to host-7
       vctl vm move web-1 --to host-7 --kind suspend
+      vctl vm move web-1 --to west/host-3
+      vctl vm move web-1 --to west/ --plan
       vctl vm move web-1 --near fra1 --priority 10
       vctl vm move web-1 --to host-7 --timeout 10m -o json
       vctl op follow "$(vctl vm move web-1 --no-wait -o name)"
@@ -146,6 +149,8 @@ def _plan_pairs(answer: signaling_pb2.RelocateResponse) -> Pairs:
     for move in answer.moves:
         kind = word(move, "kind")
         yield "Move", f"{move.vm_id} {move.source} -> {move.destination}, {kind}"
+        if move.creates:
+            yield "Declares there", ", ".join(move.creates)
         if move.HasField("predicted"):
             yield "Expected", expected(move.predicted)
     if not answer.moves:

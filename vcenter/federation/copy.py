@@ -15,6 +15,7 @@ from common.pb.vsignal.v1 import directory_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core import indexes, keys
 from vcenter.core.table import Change, Table
+from vcenter.federation.forwarding import by_its_own_name
 from vcenter.ledger.feed import Feed
 from vcenter.wire.answers import Answers
 from vcenter.wire.caller import Caller
@@ -98,6 +99,7 @@ class Copy:
             return None
         (result,) = pb.LookupResponse.FromString(self._answers.encode([vm_id])).results
         result.profile_hash = ""
+        by_its_own_name(result)
         return result
 
     def count(self) -> tuple[int, int]:

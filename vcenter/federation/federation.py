@@ -18,6 +18,7 @@ from vcenter.core.table import Table
 from vcenter.federation.asked import Asked
 from vcenter.federation.duplicates import Duplicates
 from vcenter.federation.followed import Followed
+from vcenter.federation.forwarding import clear_abroad, forwarded
 from vcenter.federation.neighbour import Dial, Neighbour
 from vcenter.federation.settings import DomainSettings
 from vcenter.ledger.ledger import Ledger
@@ -77,7 +78,9 @@ class Federation:
         self, request: pb.LookupRequest, response: pb.LookupResponse, caller: Caller
     ) -> None:
         """Fill in what was not found here: from the copies, then by asking. Who is confined is
-        answered from the copies alone: those whom we ask would not know on whose behalf."""
+        answered from the copies alone: those whom we ask would not know on whose behalf. What
+        nobody has heard of since it was given to another domain is found where it went."""
+        clear_abroad(self._ledger.table, response)
         missing = [n for n, result in enumerate(response.results) if not result.found]
         left = [n for n in missing if not self._fill(request, response, n, caller)]
         not_asked = {f.name for f in self._followed if not f.is_current}
@@ -86,18 +89,30 @@ class Federation:
         elif left:
             not_asked |= {way.name for way in self._ways(request.asked)}
         for n in left:
-            if not response.results[n].found:
+            if response.results[n].found:
+                continue
+            last = forwarded(self._ledger.table, plain_key(request.keys[n]), caller)
+            if last is not None:
+                response.results[n].CopyFrom(last)
+            else:
                 _deny(response.results[n], not_asked)
 
     def _fill(
         self, request: pb.LookupRequest, response: pb.LookupResponse, n: int, caller: Caller
     ) -> bool:
-        """The word that was heard last is the better one; between two, the higher epoch."""
+        """The word that was heard last is the better one; between two, the higher epoch, and then
+        that of the domain itself."""
         key = plain_key(request.keys[n])
         found = [(f, r) for f in self._followed if (r := f.find(key, caller)) is not None]
         if not found:
             return False
-        _, best = max(found, key=lambda one: (one[0].is_current, one[1].location.epoch))
+
+        def rank(one: tuple[Followed, pb.LookupResult]) -> tuple[bool, int, bool]:
+            followed, result = one
+            its_own = result.authority == followed.name
+            return followed.is_current, result.location.epoch, its_own
+
+        _, best = max(found, key=rank)
         response.results[n].CopyFrom(best)
         return True
 

@@ -13,12 +13,13 @@ from common.codec.vm import plain_key
 from common.errors import Reason, Refusal
 from common.model.caller import Caller
 from common.model.operation import Operation
-from common.pb.vsignal.v1 import federation_pb2, types_pb2
+from common.model.place import domain_of, is_abroad
+from common.pb.vsignal.v1 import federation_pb2, operations_pb2, types_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core.table import Table
 from vcenter.federation.federation import Federation
 from vcenter.federation.neighbour import Neighbour
-from vcenter.wire.sight import find_id, sees
+from vcenter.wire.sight import find_vm, sees
 
 REMEMBERED = 10_000  # operations that were asked for here and are carried out elsewhere
 
@@ -48,6 +49,8 @@ class Homes:
             return ""
         for field, value in _named(request):
             if field in ("operation_id", "parent"):
+                if isinstance(request, operations_pb2.CancelOperationRequest):
+                    return self._who_decides(value, caller)
                 return self._of_operation(value, caller)
             if field == "server_id":
                 return self._of_server(value, caller)
@@ -63,7 +66,16 @@ class Homes:
                 return name
         return self._started.get(operation_id, "")
 
+    def _who_decides(self, operation_id: str, caller: Caller) -> str:
+        """Of a move from another domain to here, that one."""
+        move = self._own.operation(operation_id)
+        if move is None:
+            return self._of_operation(operation_id, caller)
+        return domain_of(move.source)
+
     def _of_server(self, server_id: str, caller: Caller) -> str:
+        if is_abroad(server_id):
+            return domain_of(server_id)
         if caller.confined or self._own.server(server_id) is not None:
             return ""
         copies = self._federation.copies()
@@ -74,8 +86,9 @@ class Homes:
             key = plain_key(wire)
         except ValueError:
             return ""  # whoever carries it out says what is wrong with it
-        if find_id(self._own, caller, key) is not None:
-            return ""
+        here = find_vm(self._own, caller, key)
+        if here is not None:  # of one that is on its way, whose it is now
+            return domain_of(here.location.server_id)
         request = pb.LookupRequest(keys=[wire], asked=caller.via)
         response = pb.LookupResponse(results=[pb.LookupResult()])
         await self._federation.complete(request, response, caller)

@@ -72,12 +72,7 @@ class Passage:
             call.cancel()
 
     def _refused(self, error: grpc.aio.AioRpcError) -> Refusal:
-        refusal = refusal_from_call(error)
-        if refusal is None:
-            said = f"{error.code().name}: {error.details()}"
-            refusal = Refusal(Reason.DOMAIN_UNREACHABLE, f"domain {self._domain}: {said}")
-        refusal.evidence.setdefault("domain", self._domain)
-        return refusal
+        return refused_by(self._domain, error)
 
 
 class Relay:
@@ -101,14 +96,30 @@ class Relay:
             return None
         via = (*caller.via, self._own)
         neighbour = await self._homes.towards(domain, via)
-        metadata = (
-            *neighbour.identity,
-            *rpc.addressed(domain),
-            (rpc.CALLER_KEY, caller.path),
-            (rpc.ASKED_KEY, ",".join(via)),
-        )
+        metadata = on_behalf(neighbour, domain, caller.path, via)
         left = context.time_remaining()
         return Passage(method, domain, neighbour, metadata, left, self._homes)
+
+
+def refused_by(domain: str, error: grpc.aio.AioRpcError) -> Refusal:
+    """What the domain's vCenter said, or that it could not be asked."""
+    refusal = refusal_from_call(error)
+    if refusal is None:
+        said = f"{error.code().name}: {error.details()}"
+        refusal = Refusal(Reason.DOMAIN_UNREACHABLE, f"domain {domain}: {said}")
+    refusal.evidence.setdefault("domain", domain)
+    return refusal
+
+
+def on_behalf(neighbour: Neighbour, domain: str, caller: str, via: tuple[str, ...]) -> rpc.Metadata:
+    """What says for whom the neighbour is asked, by which way the question came, and whom it is
+    for. `caller`: its path."""
+    return (
+        *neighbour.identity,
+        *rpc.addressed(domain),
+        (rpc.CALLER_KEY, caller),
+        (rpc.ASKED_KEY, ",".join(via)),
+    )
 
 
 def _named(context: grpc.aio.ServicerContext[Any, Any]) -> str:

@@ -11,7 +11,9 @@ from vcenter.agents.monitor import Monitor
 from vcenter.agents.sessions import Sessions
 from vcenter.ca.issuer import Issuer
 from vcenter.core.queue import Limits
+from vcenter.federation.carrying import Carrier
 from vcenter.federation.federation import Federation
+from vcenter.federation.receiving import Receiver
 from vcenter.federation.relay import Relay
 from vcenter.ledger.ledger import Ledger
 from vcenter.moves.board import Board
@@ -32,6 +34,8 @@ class Parts:
     answers: Answers
     federation: Federation
     relay: Relay
+    carrier: Carrier
+    receiver: Receiver
     clock: Clock
     callers: Callers
     calls: CallLimits

@@ -1,4 +1,4 @@
-"""Federation: the domains that this one knows of."""
+"""Federation: the domains that this one knows of, and moves between them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ class FederationService(Servicer, federation_pb2_grpc.FederationServicer):
         check.done()
         domain = await self.parts.federation.describe(request.tree, request.asked)
         return pb.ListDomainsResponse(domain=domain)
+
+    @unary
+    async def PlanArrivals(
+        self, request: pb.PlanArrivalsRequest, caller: Caller
+    ) -> pb.PlanArrivalsResponse:
+        return self.parts.receiver.plan(request, caller)
+
+    @unary
+    async def Carry(self, request: pb.CarryRequest, caller: Caller) -> pb.CarryResponse:
+        return await self.parts.receiver.carry(request, caller)

@@ -19,6 +19,7 @@ from common.errors import Reason, Refusal, Violation, invalid
 from common.model.caller import Caller
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2
+from vcenter.core import indexes
 from vcenter.core.table import Table
 from vcenter.wire.answers import Answers
 from vcenter.wire.context import Parts, Servicer
@@ -124,6 +125,7 @@ async def answer_everywhere(parts: Parts, raw: bytes, caller: Caller) -> bytes:
 async def complete(
     parts: Parts, request: pb.LookupRequest, response: pb.LookupResponse, caller: Caller
 ) -> None:
-    """With what other domains know of that which was not found here."""
-    if not all(result.found for result in response.results):
+    """With what other domains know of that which was not found here, or is theirs."""
+    in_transit = parts.ledger.table.count(indexes.ABROAD)
+    if in_transit or not all(result.found for result in response.results):
         await parts.federation.complete(request, response, caller)

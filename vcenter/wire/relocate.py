@@ -10,6 +10,7 @@ from common.codec.operation import to_operation, to_prediction
 from common.errors import Reason, Refusal
 from common.model.identity import parse_name, parse_vm_id
 from common.model.operation import MoveKind, Operation, Prediction
+from common.model.place import is_abroad, parse_place, seen_from
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core.forecast import Forecasts
 from vcenter.core.planning import Plan, Where
@@ -25,7 +26,7 @@ MAX_PLACE = 255
 async def serve(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> pb.RelocateResponse:
     command = _read(parts, request, caller)
     _check(parts, command, caller)
-    command = _gauged(parts, command)
+    command = await _arranged(parts, _gauged(parts, command), caller)
     if request.plan_only:
         return _planned(parts, command, caller)
     operation: Operation = (await parts.ledger.submit(command)).reply
@@ -36,7 +37,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
     check = Checker()
     subject = _Subject.read(check, request)
     if request.destination:
-        check.parse("destination", parse_name, request.destination, "")
+        check.parse("destination", parse_place, request.destination, "")
     check.require(not (request.destination and request.near), "near", "not with a destination")
     check.require(len(request.near) <= MAX_PLACE, "near", f"at most {MAX_PLACE} characters")
     check.require(
@@ -46,11 +47,12 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
     kind = MOVE_KIND.read(check, "kind", request.kind, MoveKind.LIVE)
     check.require(kind is not MoveKind.RESTART, "kind", "of a VM that runs, COLD is a restart")
     check.done()
+    destination = seen_from(parts.domain, request.destination)
     if subject.vm_id:
         return Relocate(
             parts.new_id(),
             subject.vm_id,
-            request.destination,
+            destination,
             str(caller),
             epoch=request.epoch,
             near=request.near,
@@ -64,11 +66,23 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
         tenant=subject.tenant,
         name=subject.group,
         server_id=subject.server_id,
-        where=Where(request.destination, request.near),
+        where=Where(destination, request.near),
         priority=request.priority,
         limits=parts.limits,
         kind=kind,
     )
+
+
+async def _arranged(
+    parts: Parts, command: Relocate | RelocateAll, caller: Caller
+) -> Relocate | RelocateAll:
+    """What is to go to another domain is planned there."""
+    named = command.destination if isinstance(command, Relocate) else command.where.destination
+    if not is_abroad(named):
+        return command
+    records = list(command.records(parts.ledger.table))
+    abroad = await parts.carrier.plan(records, named, caller)
+    return replace(command, abroad=abroad)
 
 
 def _gauged(parts: Parts, command: Relocate | RelocateAll) -> Relocate | RelocateAll:
@@ -148,4 +162,5 @@ def _to_move(planned: Plan, predicted: Prediction | None) -> pb.PlannedMove:
         destination=planned.destination,
         predicted=to_prediction(predicted) if predicted is not None else None,
         kind=MOVE_KIND.to(planned.kind),
+        creates=planned.creates,
     )

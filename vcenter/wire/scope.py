@@ -7,6 +7,7 @@ from common.codec.server import to_alert, to_server
 from common.codec.vm import to_record
 from common.model.caller import Caller
 from common.model.operation import Operation
+from common.model.place import is_abroad
 from common.model.server import Alert, Server
 from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2 as pb
@@ -43,7 +44,8 @@ class Scope:
         if isinstance(record, VmRecord):
             return self._scope is None or self._vm_in_scope(record)
         if isinstance(record, Server):
-            return self._scope is None or self._request.server_id == record.server_id
+            own = not is_abroad(record.server_id)
+            return own and (self._scope is None or self._request.server_id == record.server_id)
         if isinstance(record, Operation | Alert):
             return self._scope is None or self._about(record)
         return False

@@ -131,6 +131,7 @@ class SessionService(Servicer):
             truth=outcome.truth,
             why=outcome.failure.message if outcome.failure else None,
         )
+        self.parts.receiver.heard(session.server_id, outcome)
         await self.ledger.submit(Heard(session.server_id, outcome))
 
     def _progress(self, session: Session, wire: pb.MoveProgress) -> None:

@@ -40,8 +40,9 @@ def sees(view: View, caller: Caller, record: Ledgered) -> bool:
     if isinstance(record, Operation):
         if not record.vm_id:
             return bool(caller.tenant) and record.subject.startswith(f"{caller.tenant}/")
-        moved = view.vm(record.vm_id)
-        return moved is not None and sees_vm(caller, moved.vm)
+        moved, grave = view.vm(record.vm_id), view.tombstone(record.vm_id)
+        last = moved if moved is not None or grave is None else grave.last
+        return last is not None and sees_vm(caller, last.vm)
     if isinstance(record, VirtualNetwork):
         return caller.tenant == record.tenant or caller.network == record.network_id
     if isinstance(record, Group):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from common.errors import Reason, Refusal
 from common.model.operation import HostedState, MoveKind
+from common.wake import first_of
 from vserver.core.diff import ApplyPort
 from vserver.core.ports import ports_of
 from vserver.core.readback import policy_in_force
 from vserver.moves.means import Found, Job, Means
-from vserver.wake import first_of
 
 SHUTS_DOWN_WITHIN = 60.0  # seconds from the first press of its power button
 _PRESS_EVERY, _LOOK_EVERY = 10.0, 0.2

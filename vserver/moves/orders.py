@@ -15,10 +15,10 @@ from common import log
 from common.errors import Reason
 from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
 from common.model.wanted import MoveOrder
+from common.wake import first_of
 from vserver.guests import FAILURES
 from vserver.moves.means import Job, Means
 from vserver.moves.steps import carry_out
-from vserver.wake import first_of
 
 FIRST_PAUSE = 0.5
 LAST_PAUSE = 10.0

@@ -21,6 +21,7 @@ from typing import Any
 from common.clock import Clock
 from common.errors import Refusal
 from common.model.operation import MoveKind, Progress
+from common.wake import first_of
 from vserver.hypervisor.port import Copied, writing
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import refused
@@ -28,7 +29,6 @@ from vserver.hypervisor.qemu.home import Launch
 from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import OVER, Watched
 from vserver.hypervisor.qemu.wire import Address, Line
-from vserver.wake import first_of
 
 _log = logging.getLogger(__name__)
 GATE, DONE = "pre-switchover", "completed"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Set
 
+from common.wake import Bell
 from vserver.hypervisor.qemu.home import Home
 from vserver.hypervisor.qemu.monitor import Monitor
 from vserver.hypervisor.qemu.process import Process
-from vserver.wake import Bell
 
 OVER = "gone"  # what `migration` becomes when the process has ended
 

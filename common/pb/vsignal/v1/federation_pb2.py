@@ -23,25 +23,41 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from common.pb.vsignal.v1 import operations_pb2 as vsignal_dot_v1_dot_operations__pb2
+from common.pb.vsignal.v1 import session_pb2 as vsignal_dot_v1_dot_session__pb2
+from common.pb.vsignal.v1 import signaling_pb2 as vsignal_dot_v1_dot_signaling__pb2
+from common.pb.vsignal.v1 import types_pb2 as vsignal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/federation.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x02\n\x06\x44omain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08relation\x18\x02 \x01(\x0e\x32\x14.vsignal.v1.Relation\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.vsignal.v1.DomainState\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x0b\n\x03vms\x18\x07 \x01(\x04\x12\x0f\n\x07servers\x18\x08 \x01(\x04\x12,\n\x08heard_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bstale_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x64omains\x18\x0b \x03(\x0b\x32\x12.vsignal.v1.Domain\"1\n\x12ListDomainsRequest\x12\x0c\n\x04tree\x18\x01 \x01(\x08\x12\r\n\x05\x61sked\x18\x02 \x03(\t\"9\n\x13ListDomainsResponse\x12\"\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Domain*s\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x11\n\rRELATION_SELF\x10\x01\x12\x12\n\x0eRELATION_CHILD\x10\x02\x12\x11\n\rRELATION_PEER\x10\x03\x12\x13\n\x0fRELATION_PARENT\x10\x04*w\n\x0b\x44omainState\x12\x1c\n\x18\x44OMAIN_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OMAIN_STATE_CURRENT\x10\x01\x12\x16\n\x12\x44OMAIN_STATE_STALE\x10\x02\x12\x18\n\x14\x44OMAIN_STATE_REFUSED\x10\x03\x32\\\n\nFederation\x12N\n\x0bListDomains\x12\x1e.vsignal.v1.ListDomainsRequest\x1a\x1f.vsignal.v1.ListDomainsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/federation.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x18vsignal/v1/session.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"\xbc\x02\n\x06\x44omain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08relation\x18\x02 \x01(\x0e\x32\x14.vsignal.v1.Relation\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.vsignal.v1.DomainState\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x0b\n\x03vms\x18\x07 \x01(\x04\x12\x0f\n\x07servers\x18\x08 \x01(\x04\x12,\n\x08heard_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bstale_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x64omains\x18\x0b \x03(\x0b\x32\x12.vsignal.v1.Domain\"1\n\x12ListDomainsRequest\x12\x0c\n\x04tree\x18\x01 \x01(\x08\x12\r\n\x05\x61sked\x18\x02 \x03(\t\"9\n\x13ListDomainsResponse\x12\"\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Domain\"\xbf\x01\n\x05Guest\x12\x1a\n\x02vm\x18\x01 \x01(\x0b\x32\x0e.vsignal.v1.Vm\x12&\n\x08location\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.Location\x12\"\n\x06source\x18\x03 \x01(\x0b\x32\x12.vsignal.v1.Server\x12 \n\x05group\x18\x04 \x01(\x0b\x32\x11.vsignal.v1.Group\x12,\n\x08networks\x18\x05 \x03(\x0b\x32\x1a.vsignal.v1.VirtualNetwork\"M\n\x13PlanArrivalsRequest\x12!\n\x06guests\x18\x01 \x03(\x0b\x32\x11.vsignal.v1.Guest\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\"\x84\x01\n\x0ePlannedArrival\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\'\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x12.vsignal.v1.Server\x12)\n\nobjections\x18\x03 \x03(\x0b\x32\x15.vsignal.v1.Objection\x12\x0f\n\x07\x63reates\x18\x04 \x03(\t\"D\n\x14PlanArrivalsResponse\x12,\n\x08\x61rrivals\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.PlannedArrival\"d\n\x0c\x43\x61rryRequest\x12#\n\x04move\x18\x01 \x01(\x0b\x32\x15.vsignal.v1.Operation\x12 \n\x05guest\x18\x02 \x01(\x0b\x32\x11.vsignal.v1.Guest\x12\r\n\x05heard\x18\x03 \x01(\x06\"\xa7\x01\n\rCarryResponse\x12#\n\x04move\x18\x01 \x01(\x0b\x32\x15.vsignal.v1.Operation\x12)\n\nobjections\x18\x02 \x03(\x0b\x32\x15.vsignal.v1.Objection\x12(\n\x07outcome\x18\x03 \x01(\x0b\x32\x17.vsignal.v1.MoveOutcome\x12\x0e\n\x06silent\x18\x04 \x01(\x08\x12\x0c\n\x04mark\x18\x05 \x01(\x06*s\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x11\n\rRELATION_SELF\x10\x01\x12\x12\n\x0eRELATION_CHILD\x10\x02\x12\x11\n\rRELATION_PEER\x10\x03\x12\x13\n\x0fRELATION_PARENT\x10\x04*w\n\x0b\x44omainState\x12\x1c\n\x18\x44OMAIN_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OMAIN_STATE_CURRENT\x10\x01\x12\x16\n\x12\x44OMAIN_STATE_STALE\x10\x02\x12\x18\n\x14\x44OMAIN_STATE_REFUSED\x10\x03\x32\xed\x01\n\nFederation\x12N\n\x0bListDomains\x12\x1e.vsignal.v1.ListDomainsRequest\x1a\x1f.vsignal.v1.ListDomainsResponse\x12Q\n\x0cPlanArrivals\x12\x1f.vsignal.v1.PlanArrivalsRequest\x1a .vsignal.v1.PlanArrivalsResponse\x12<\n\x05\x43\x61rry\x12\x18.vsignal.v1.CarryRequest\x1a\x19.vsignal.v1.CarryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RELATION']._serialized_start=505
-  _globals['_RELATION']._serialized_end=620
-  _globals['_DOMAINSTATE']._serialized_start=622
-  _globals['_DOMAINSTATE']._serialized_end=741
-  _globals['_DOMAIN']._serialized_start=77
-  _globals['_DOMAIN']._serialized_end=393
-  _globals['_LISTDOMAINSREQUEST']._serialized_start=395
-  _globals['_LISTDOMAINSREQUEST']._serialized_end=444
-  _globals['_LISTDOMAINSRESPONSE']._serialized_start=446
-  _globals['_LISTDOMAINSRESPONSE']._serialized_end=503
-  _globals['_FEDERATION']._serialized_start=743
-  _globals['_FEDERATION']._serialized_end=835
+  _globals['_RELATION']._serialized_start=1362
+  _globals['_RELATION']._serialized_end=1477
+  _globals['_DOMAINSTATE']._serialized_start=1479
+  _globals['_DOMAINSTATE']._serialized_end=1598
+  _globals['_DOMAIN']._serialized_start=184
+  _globals['_DOMAIN']._serialized_end=500
+  _globals['_LISTDOMAINSREQUEST']._serialized_start=502
+  _globals['_LISTDOMAINSREQUEST']._serialized_end=551
+  _globals['_LISTDOMAINSRESPONSE']._serialized_start=553
+  _globals['_LISTDOMAINSRESPONSE']._serialized_end=610
+  _globals['_GUEST']._serialized_start=613
+  _globals['_GUEST']._serialized_end=804
+  _globals['_PLANARRIVALSREQUEST']._serialized_start=806
+  _globals['_PLANARRIVALSREQUEST']._serialized_end=883
+  _globals['_PLANNEDARRIVAL']._serialized_start=886
+  _globals['_PLANNEDARRIVAL']._serialized_end=1018
+  _globals['_PLANARRIVALSRESPONSE']._serialized_start=1020
+  _globals['_PLANARRIVALSRESPONSE']._serialized_end=1088
+  _globals['_CARRYREQUEST']._serialized_start=1090
+  _globals['_CARRYREQUEST']._serialized_end=1190
+  _globals['_CARRYRESPONSE']._serialized_start=1193
+  _globals['_CARRYRESPONSE']._serialized_end=1360
+  _globals['_FEDERATION']._serialized_start=1601
+  _globals['_FEDERATION']._serialized_end=1838
 # @@protoc_insertion_point(module_scope)

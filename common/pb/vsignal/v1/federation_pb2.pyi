@@ -12,6 +12,10 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from common.pb.vsignal.v1 import operations_pb2 as _operations_pb2
+from common.pb.vsignal.v1 import session_pb2 as _session_pb2
+from common.pb.vsignal.v1 import signaling_pb2 as _signaling_pb2
+from common.pb.vsignal.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -180,3 +184,207 @@ class ListDomainsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDomainsResponse: _TypeAlias = ListDomainsResponse  # noqa: Y015
+
+@_typing.final
+class Guest(_message.Message):
+    """A VM that is to move to another domain, and what that must know of it. vServers are named
+    DOMAIN/SERVER here, on both sides.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> _types_pb2.Vm: ...
+    @_builtins.property
+    def location(self) -> _types_pb2.Location: ...
+    @_builtins.property
+    def source(self) -> _types_pb2.Server: ...
+    @_builtins.property
+    def group(self) -> _types_pb2.Group:
+        """0..1"""
+
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.VirtualNetwork]:
+        """those of its interfaces"""
+
+    def __init__(
+        self,
+        *,
+        vm: _types_pb2.Vm | None = ...,
+        location: _types_pb2.Location | None = ...,
+        source: _types_pb2.Server | None = ...,
+        group: _types_pb2.Group | None = ...,
+        networks: _abc.Iterable[_types_pb2.VirtualNetwork] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "location", b"location", "source", b"source", "vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "location", b"location", "networks", b"networks", "source", b"source", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guest: _TypeAlias = Guest  # noqa: Y015
+
+@_typing.final
+class PlanArrivalsRequest(_message.Message):
+    """May they come? Each is seen by those after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUESTS_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """DOMAIN/SERVER, or DOMAIN/: the least loaded that fits"""
+    @_builtins.property
+    def guests(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guest]:
+        """1..1000"""
+
+    def __init__(
+        self,
+        *,
+        guests: _abc.Iterable[Global___Guest] | None = ...,
+        destination: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "guests", b"guests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanArrivalsRequest: _TypeAlias = PlanArrivalsRequest  # noqa: Y015
+
+@_typing.final
+class PlannedArrival(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    OBJECTIONS_FIELD_NUMBER: _builtins.int
+    CREATES_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    @_builtins.property
+    def destination(self) -> _types_pb2.Server:
+        """absent if there is none"""
+
+    @_builtins.property
+    def objections(self) -> _containers.RepeatedCompositeFieldContainer[_signaling_pb2.Objection]:
+        """every reason against; empty: it may come"""
+
+    @_builtins.property
+    def creates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tenant, networks and group that would be declared for it"""
+
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        destination: _types_pb2.Server | None = ...,
+        objections: _abc.Iterable[_signaling_pb2.Objection] | None = ...,
+        creates: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates", "destination", b"destination", "objections", b"objections", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedArrival: _TypeAlias = PlannedArrival  # noqa: Y015
+
+@_typing.final
+class PlanArrivalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARRIVALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def arrivals(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedArrival]: ...
+    def __init__(
+        self,
+        *,
+        arrivals: _abc.Iterable[Global___PlannedArrival] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals", b"arrivals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanArrivalsResponse: _TypeAlias = PlanArrivalsResponse  # noqa: Y015
+
+@_typing.final
+class CarryRequest(_message.Message):
+    """What the vCenter of a move's source says of it to that of its destination, again and again until
+    both know how it has ended. Said twice, or late, it changes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVE_FIELD_NUMBER: _builtins.int
+    GUEST_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
+    heard: _builtins.int
+    """`mark` of the last answer: the next one waits a while for something new"""
+    @_builtins.property
+    def move(self) -> _operations_pb2.Operation: ...
+    @_builtins.property
+    def guest(self) -> Global___Guest:
+        """while the source's ledger has the VM"""
+
+    def __init__(
+        self,
+        *,
+        move: _operations_pb2.Operation | None = ...,
+        guest: Global___Guest | None = ...,
+        heard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "move", b"move"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "heard", b"heard", "move", b"move"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CarryRequest: _TypeAlias = CarryRequest  # noqa: Y015
+
+@_typing.final
+class CarryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVE_FIELD_NUMBER: _builtins.int
+    OBJECTIONS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
+    silent: _builtins.bool
+    """the destination is not attached"""
+    mark: _builtins.int
+    @_builtins.property
+    def move(self) -> _operations_pb2.Operation:
+        """as it is there; absent: there is none"""
+
+    @_builtins.property
+    def objections(self) -> _containers.RepeatedCompositeFieldContainer[_signaling_pb2.Objection]:
+        """why there is none"""
+
+    @_builtins.property
+    def outcome(self) -> _session_pb2.MoveOutcome:
+        """0..1; what the destination said last"""
+
+    def __init__(
+        self,
+        *,
+        move: _operations_pb2.Operation | None = ...,
+        objections: _abc.Iterable[_signaling_pb2.Objection] | None = ...,
+        outcome: _session_pb2.MoveOutcome | None = ...,
+        silent: _builtins.bool = ...,
+        mark: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mark", b"mark", "move", b"move", "objections", b"objections", "outcome", b"outcome", "silent", b"silent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CarryResponse: _TypeAlias = CarryResponse  # noqa: Y015

@@ -39,12 +39,34 @@ class FederationStub:
                 request_serializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsResponse.FromString,
                 _registered_method=True)
+        self.PlanArrivals = channel.unary_unary(
+                '/vsignal.v1.Federation/PlanArrivals',
+                request_serializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsResponse.FromString,
+                _registered_method=True)
+        self.Carry = channel.unary_unary(
+                '/vsignal.v1.Federation/Carry',
+                request_serializer=vsignal_dot_v1_dot_federation__pb2.CarryRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_federation__pb2.CarryResponse.FromString,
+                _registered_method=True)
 
 
 class FederationServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListDomains(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanArrivals(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Carry(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +79,16 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.ListDomains,
                     request_deserializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsResponse.SerializeToString,
+            ),
+            'PlanArrivals': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanArrivals,
+                    request_deserializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsResponse.SerializeToString,
+            ),
+            'Carry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Carry,
+                    request_deserializer=vsignal_dot_v1_dot_federation__pb2.CarryRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_federation__pb2.CarryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +118,60 @@ class Federation:
             '/vsignal.v1.Federation/ListDomains',
             vsignal_dot_v1_dot_federation__pb2.ListDomainsRequest.SerializeToString,
             vsignal_dot_v1_dot_federation__pb2.ListDomainsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanArrivals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Federation/PlanArrivals',
+            vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.SerializeToString,
+            vsignal_dot_v1_dot_federation__pb2.PlanArrivalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Carry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Federation/Carry',
+            vsignal_dot_v1_dot_federation__pb2.CarryRequest.SerializeToString,
+            vsignal_dot_v1_dot_federation__pb2.CarryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,11 +35,15 @@ class FederationStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FederationAsyncStub: ...
     ListDomains: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ListDomainsRequest, _federation_pb2.ListDomainsResponse]
+    PlanArrivals: _grpc.UnaryUnaryMultiCallable[_federation_pb2.PlanArrivalsRequest, _federation_pb2.PlanArrivalsResponse]
+    Carry: _grpc.UnaryUnaryMultiCallable[_federation_pb2.CarryRequest, _federation_pb2.CarryResponse]
 
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDomains: _aio.UnaryUnaryMultiCallable[_federation_pb2.ListDomainsRequest, _federation_pb2.ListDomainsResponse]  # type: ignore[assignment]
+    PlanArrivals: _aio.UnaryUnaryMultiCallable[_federation_pb2.PlanArrivalsRequest, _federation_pb2.PlanArrivalsResponse]  # type: ignore[assignment]
+    Carry: _aio.UnaryUnaryMultiCallable[_federation_pb2.CarryRequest, _federation_pb2.CarryResponse]  # type: ignore[assignment]
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +52,19 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.ListDomainsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.ListDomainsResponse, _abc.Awaitable[_federation_pb2.ListDomainsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PlanArrivals(
+        self,
+        request: _federation_pb2.PlanArrivalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.PlanArrivalsResponse, _abc.Awaitable[_federation_pb2.PlanArrivalsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Carry(
+        self,
+        request: _federation_pb2.CarryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.CarryResponse, _abc.Awaitable[_federation_pb2.CarryResponse]]: ...
 
 def add_FederationServicer_to_server(servicer: FederationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

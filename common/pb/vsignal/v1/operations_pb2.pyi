@@ -354,15 +354,17 @@ class Operation(_message.Message):
     MOVE_KIND_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
     """"relocate"; with parts: "relocate-group", "drain"; "fence" """
     vm_id: _builtins.str
     source: _builtins.str
-    """vServer"""
+    """vServer; DOMAIN/SERVER if another domain's"""
     destination: _builtins.str
-    """vServer"""
+    """likewise"""
     phase: Global___Phase.ValueType
     done: _builtins.bool
     cancel_requested: _builtins.bool
@@ -385,6 +387,10 @@ class Operation(_message.Message):
     """the destination lets the VM run only when told to START it"""
     held: _builtins.bool
     """at the switch the source still had the VM, standing still"""
+    on_behalf: _builtins.str
+    """of a move to another domain: as whom its vCenter is asked"""
+    told: _builtins.bool
+    """of a move to another domain: its vCenter knows how it has ended"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -450,10 +456,12 @@ class Operation(_message.Message):
         move_kind: Global___MoveKind.ValueType = ...,
         gated: _builtins.bool = ...,
         held: _builtins.bool = ...,
+        on_behalf: _builtins.str = ...,
+        told: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "on_behalf", b"on_behalf", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "told", b"told", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -535,7 +535,9 @@ class RelocateRequest(_message.Message):
     vm_id: _builtins.str
     server_id: _builtins.str
     destination: _builtins.str
-    """0..1 vServer; empty = the least loaded that fits"""
+    """0..1 vServer; empty = the least loaded that fits. DOMAIN/SERVER: one of another domain; DOMAIN/: the
+    least loaded there.
+    """
     plan_only: _builtins.bool
     epoch: _builtins.int
     """0..1; refused with STALE_EPOCH unless it is the current one"""
@@ -583,12 +585,17 @@ class PlannedMove(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     PREDICTED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    CREATES_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     source: _builtins.str
     destination: _builtins.str
     kind: _operations_pb2.MoveKind.ValueType
     @_builtins.property
     def predicted(self) -> _operations_pb2.Prediction: ...
+    @_builtins.property
+    def creates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the destination's domain lacks, and would be given"""
+
     def __init__(
         self,
         *,
@@ -597,10 +604,11 @@ class PlannedMove(_message.Message):
         destination: _builtins.str = ...,
         predicted: _operations_pb2.Prediction | None = ...,
         kind: _operations_pb2.MoveKind.ValueType = ...,
+        creates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "kind", b"kind", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates", "destination", b"destination", "kind", b"kind", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,10 @@ class Wake:
     def ring(self) -> None:
         self._event.set()
 
+    def forget(self) -> None:
+        """What has rung so far is known already."""
+        self._event.clear()
+
     @property
     def rung(self) -> bool:
         return self._event.is_set()
