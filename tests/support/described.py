@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from common.rpc import Metadata, identity
+from common.rpc import ASKED_KEY, CALLER_KEY, Metadata, identity
 from tests.support.lab import Lab
 from vcenter.wire.server import SERVICES
 
@@ -41,7 +41,7 @@ async def replies(
     if METHODS[method].client_streaming:
         return await asyncio.to_thread(_talk, lab.blocking, caller, method, list(said), most)
     (request,) = said
-    call = _callable(lab.channel, method)(request, metadata=_who(caller), timeout=20)
+    call = _callable(lab.channel, method)(request, metadata=who(caller), timeout=20)
     try:
         if not METHODS[method].server_streaming:
             return [await call]
@@ -58,7 +58,7 @@ def _talk(
 ) -> list[Any]:
     """By the client that blocks: a call that the server ends while grpc.aio writes into it is told
     as an error of gRPC's own, which hides how it ended."""
-    call = _callable(channel, method)(iter(said), metadata=_who(caller), timeout=20)
+    call = _callable(channel, method)(iter(said), metadata=who(caller), timeout=20)
     if not METHODS[method].server_streaming:
         return [call]
     try:
@@ -67,8 +67,13 @@ def _talk(
         call.cancel()
 
 
-def _who(caller: str) -> Metadata | None:
-    return identity(caller) if caller else None
+def who(caller: str) -> Metadata | None:
+    """`CALLER via DOMAIN`: on whose behalf that domain's vCenter calls."""
+    name, via, neighbour = caller.partition(" via ")
+    if not via:
+        return identity(caller) if caller else None
+    said = ((CALLER_KEY, name), (ASKED_KEY, neighbour))
+    return (*identity(f"domain/{neighbour}"), *said)
 
 
 def _callable(channel: Any, method: str) -> Any:

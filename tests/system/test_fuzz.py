@@ -20,19 +20,21 @@ from hypothesis import strategies as st
 from common.model.caller import parse_caller
 from common.model.server import Liveness, Server
 from common.pb.vsignal.v1 import session_pb2
-from common.rpc import identity
 from common.status import refusal_from_call
 from tests.support.agent import Agent
-from tests.support.described import METHODS, replies
+from tests.support.described import METHODS, replies, who
 from tests.support.generated import messages
 from tests.support.lab import Lab, running_lab
 from tests.support.nouns import vm
 from vcenter.core.table import Applied
-from vcenter.wire.rules import RULES
+from vcenter.wire.rules import BETWEEN, RULES
 
 EXAMPLES = int(os.environ.get("VSIGNAL_FUZZ_EXAMPLES", "500"))
 CALLERS = ("vserver/host-1", "operator/ada", "tenant/blue", "watcher/w/network/red-net")
+VOUCHED = ("operator/ada/admin via center", "tenant/blue via center")
 MAY = {m: [c for c in CALLERS if parse_caller(c).role in roles] for m, roles in RULES.items()}
+MAY |= {m: list(VOUCHED) for m in BETWEEN}
+CENTER = {"name": "center", "relation": "child", "address": "unix:nowhere", "vouches": "admin"}
 MANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -68,7 +70,7 @@ def _is_lapse(change: Applied) -> bool:
 
 
 async def _world() -> Any:
-    async with running_lab() as lab:
+    async with running_lab(domains=(CENTER,)) as lab:
         await lab.group()
         agent = await lab.agent("host-1")
         await agent.register(vm(1))
@@ -144,7 +146,7 @@ async def _say_nonsense(lab: Lab, method: str) -> None:
     make: Callable[..., Any] = getattr(lab.channel, "_".join(streams))
     path = f"/{described.containing_service.full_name}/{described.name}"
 
-    nonsense, metadata = b"\x0a\xff\x01x", identity(MAY[method][0])
+    nonsense, metadata = b"\x0a\xff\x01x", who(MAY[method][0])
     if described.client_streaming:
         call = make(path)(metadata=metadata, timeout=10)
         await call.write(nonsense)
