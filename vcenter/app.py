@@ -31,6 +31,7 @@ from vcenter.federation.homes import Homes
 from vcenter.federation.receiving import Receiver
 from vcenter.federation.relay import Relay
 from vcenter.federation.settings import DomainSettings, dial
+from vcenter.federation.spanning import Spanning
 from vcenter.fencing import Fencer
 from vcenter.journal import FileJournal, Journal, MemoryJournal
 from vcenter.ledger.feed import RING
@@ -112,6 +113,7 @@ class VCenter:
         )
         homes = Homes(self.ledger.table, self.federation)
         self._carrier = Carrier(config.domain, self.ledger, homes, clock, random.Random())
+        self._spanning = Spanning(self.ledger, self.federation, self.sessions.span, clock)
         self.parts = Parts(
             domain=config.domain,
             ledger=self.ledger,
@@ -123,6 +125,7 @@ class VCenter:
             relay=Relay(config.domain, homes),
             carrier=self._carrier,
             receiver=Receiver(config.domain, self.ledger, clock, self.sessions.awaits),
+            spanning=self._spanning,
             clock=clock,
             calls=CallLimits(clock, _allowance(config.infrastructure), _allowance(config.confined)),
             callers=Callers(
@@ -196,6 +199,7 @@ class VCenter:
             self.ledger.audit.run(),
             self.federation.run(),
             self._carrier.run(),
+            self._spanning.run(),
         ]
 
     def _say_where(self) -> None:

@@ -94,6 +94,7 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
     ("watcher/w/tenant/acme", "Directory/Watch", {"tenant": "acme"}, None),
     ("operator/a/view", "Directory/ListAudit", {"refusedOnly": True}, None),
     ("domain/east", "Federation/ListDomains", {"tree": True}, None),
+    ("domain/east", "Federation/Members", {}, None),
     ("operator/alice", "Federation/PlanArrivals", {}, Reason.FORBIDDEN),  # vCenters ask it for her
     ("operator/alice", "Federation/Carry", {}, Reason.FORBIDDEN),
     ("operator/a", "Operations/List", {}, None),

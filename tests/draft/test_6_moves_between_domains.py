@@ -16,7 +16,7 @@ from common.pb.vsignal.v1 import types_pb2 as types
 from tests.support.agent import ABSENT, CLEAN, COPY, HELD, PREPARE, RUNNING, START
 from tests.support.calls import TIMEOUT_S, refusal_of
 from tests.support.country import Country, domain, find, neighbour, soon
-from tests.support.crossing import Crossing, believed, found_everywhere, moving_country, state
+from tests.support.crossing import Crossing, found_everywhere, moving_country, reconfigured, state
 from tests.support.lab import Lab
 from tests.support.moving import PHASES, VM
 from tests.support.nouns import by_id, deny_ssh, rate, vm, vm_id
@@ -387,7 +387,7 @@ async def test_its_place_is_promised_from_the_turn_on(country: Country) -> None:
 async def test_a_neighbour_that_is_not_believed_sends_nothing(
     country: Country, vouches: str
 ) -> None:
-    await country.center.reconfigure(domains=believed(country, vouches))
+    await reconfigured(country, vouches)
     move = await Crossing.between(country)
     assert (await refusal_of(move.begin())).reason is Reason.FORBIDDEN
 

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from common.pb.vsignal.v1 import federation_pb2 as pb
 from common.pb.vsignal.v1 import operations_pb2 as operations
 from common.pb.vsignal.v1 import signaling_pb2 as signaling
 from common.pb.vsignal.v1 import types_pb2 as types
 from tests.support.agent import Agent
-from tests.support.country import Country, find, neighbour, running_country, soon
+from tests.support.country import Country, domain, find, neighbour, running_country, soon
 from tests.support.lab import Lab
-from tests.support.moving import PHASES, VM, Move
+from tests.support.moving import VM, Move
 from tests.support.nouns import by_id, deny_ssh, vm
 
 
@@ -69,15 +70,29 @@ class Crossing(Move):
         return await self.mirror()
 
 
-PHASES_BEFORE_THE_END = PHASES[:-1]
-
-
 @asynccontextmanager
 async def moving_country() -> AsyncIterator[Country]:
     """East and west, of whose callers the center's word and theirs are believed."""
     async with running_country() as country:
-        await country.center.reconfigure(domains=believed(country))
+        await reconfigured(country, "admin")
         yield country
+
+
+async def reconfigured(country: Country, vouches: str) -> None:
+    """Returns when each finds its way to the others again."""
+    await country.center.reconfigure(domains=believed(country, vouches))
+
+    async def acquainted() -> bool:
+        return await knows(country.east, "west") and await knows(country.west, "east")
+
+    await soon(acquainted)
+
+
+async def knows(lab: Lab, name: str) -> bool:
+    """By way of the center."""
+    center = await domain(lab, "center", tree=True)
+    states = {below.name: below.state for below in center.domains}
+    return states.get(name) == pb.DOMAIN_STATE_CURRENT
 
 
 def believed(country: Country, vouches: str = "admin") -> Sequence[dict[str, str]]:

@@ -74,6 +74,7 @@ Directory/ListVms         -                      ok,ok,none              ok,none
 Directory/CountVms        -                      ok,ok,none              ok,none,none    ok,none,none    view     ok,ok,none
 Directory/ListServers     -                      ok,ok,none              -               -               view     ok,ok,none
 Federation/ListDomains    -                      ok,ok,ok                -               -               view     ok,ok,ok
+Federation/Members        -                      ok,ok,ok                -               -               -        -
 Federation/PlanArrivals   -                      -                       -               -               -        -
 Federation/Carry          -                      -                       -               -               -        -
 Directory/ListAlerts      -                      -                       -               -               view     ok,ok,none
@@ -198,6 +199,7 @@ REQUESTS: dict[str, Said] = {
     "Directory/Watch": lambda t: D.WatchRequest(vm_id=t.vm_id),
     "Directory/ListAudit": lambda t: D.ListAuditRequest(who=f"vserver/{t.server}"),
     "Federation/ListDomains": lambda t: federation_pb2.ListDomainsRequest(),
+    "Federation/Members": lambda t: federation_pb2.MembersRequest(),
     "Federation/PlanArrivals": lambda t: federation_pb2.PlanArrivalsRequest(),
     "Federation/Carry": lambda t: federation_pb2.CarryRequest(),
     "Operations/Get": lambda t: O.GetOperationRequest(operation_id=t.operation),

@@ -1,18 +1,19 @@
 """What became different on a network, put into bytes once for all of its hosts.
 
-A session has heard a network up to a revision. What came after it is handed out from here, as long
+A session has heard a network up to a position. What came after it is handed out from here, as long
 as it is remembered; who is further behind hears the whole network, which is also made once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from common.codec.wanted import to_change, to_network
 from common.pb.vsignal.v1.session_pb2 import CenterMessage
-from vcenter.core.roster import Roster, moved_ends, touched
+from vcenter.core.roster import NOBODY, Members, Roster, moved_ends, touched
 from vcenter.core.table import Applied, Table
 
 REMEMBERED = 1 << 20
@@ -20,7 +21,7 @@ REMEMBERED = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """From one revision of a network, and its digest then, to the next."""
+    """From one position of a network, and its digest then, to the next."""
 
     since: int
     before: int
@@ -30,8 +31,17 @@ class _Step:
 class _Told:
     """One network: its roster, the last steps, and a snapshot that they go on from."""
 
-    def __init__(self, table: Table, vni: int, remembered: int) -> None:
-        self.roster = Roster(table, vni)
+    def __init__(
+        self,
+        table: Table,
+        vni: int,
+        remembered: int,
+        afar: Mapping[int, Members],
+        positions: Iterator[int],
+    ) -> None:
+        self.roster = Roster(table, vni, afar)
+        self._positions = positions
+        self.at = next(positions)
         self._remembered = remembered
         self._steps: deque[_Step] = deque()
         self._size = 0
@@ -40,12 +50,15 @@ class _Told:
 
     def anew(self) -> None:
         self.roster.begin()
+        self.at = next(self._positions)
         self._forget()
 
     def settle(self) -> bool:
         """Whether the hosts have something to hear."""
-        since, digest = self.roster.revision, self.roster.digest
+        since, digest = self.at, self.roster.digest
         change = self.roster.settle()
+        if self.roster.digest != digest:
+            self.at = next(self._positions)
         if change is not None:
             data = CenterMessage(network_change=to_change(change)).SerializeToString()
             self._remember(_Step(since, digest, data))
@@ -53,31 +66,31 @@ class _Told:
             self._forget()
         return self.roster.digest != digest
 
-    def since(self, revision: int | None) -> list[bytes]:
-        """The messages for whoever has heard it up to a revision; None: nothing of it."""
-        missed = self._after(revision)
+    def since(self, position: int | None) -> list[bytes]:
+        """The messages for whoever has heard it up to a position; None: nothing of it."""
+        missed = self._after(position)
         if missed is not None:
             return missed
         missed = self._after(self._whole_at) if self._whole else None
         if missed is None or _size(missed) > _size(self._whole):
             parts = self.roster.whole()
             self._whole = [CenterMessage(network=to_network(p)).SerializeToString() for p in parts]
-            self._whole_at, missed = self.roster.revision, []
+            self._whole_at, missed = self.at, []
         return [*self._whole, *missed]
 
     def position(self, digest: int) -> int:
         """Up to where somebody has heard it who holds what has this digest; 0: unknown."""
         if digest == self.roster.digest:
-            return self.roster.revision
+            return self.at
         return next((s.since for s in reversed(self._steps) if s.before == digest), 0)
 
-    def _after(self, revision: int | None) -> list[bytes] | None:
-        if revision == self.roster.revision:
+    def _after(self, position: int | None) -> list[bytes] | None:
+        if position == self.at:
             return []
         missed = []
         for step in reversed(self._steps):
             missed.append(step.data)
-            if step.since == revision:
+            if step.since == position:
                 return missed[::-1]
         return None
 
@@ -108,6 +121,22 @@ class Networks:
         self._told: dict[int, _Told] = {}
         self._unsettled: set[int] = set()
         self._anew: set[int] = set()
+        self._afar: dict[int, Members] = {}
+        self._positions = count(1)  # never given twice, so that what was forgotten fits nothing
+
+    def span(self, vni: int, members: Members) -> None:
+        """Who of a network is in other domains now."""
+        before = self._afar.get(vni, NOBODY)
+        if members == before:
+            return
+        self._afar[vni] = members
+        if members == NOBODY:
+            del self._afar[vni]
+        told = self._told.get(vni)
+        if told is not None:
+            told.roster.touch_afar(before)
+            self._unsettled.add(vni)
+            self.settle()
 
     def note(self, change: Applied) -> None:
         """Every change of the ledger, in order, right after the table has it."""
@@ -143,7 +172,7 @@ class Networks:
         told = self._of(vni)
         if server_id not in told.roster.vteps:
             return None
-        return told.since(heard), told.roster.revision
+        return told.since(heard), told.at
 
     def heard_by_digest(self, vni: int, digest: int) -> int:
         """Up to where somebody has heard a network who holds what has this digest; 0: unknown."""
@@ -157,7 +186,9 @@ class Networks:
 
     def _of(self, vni: int) -> _Told:
         self.settle()
-        told = self._told.get(vni) or _Told(self._table, vni, self._remembered)
+        told = self._told.get(vni) or _Told(
+            self._table, vni, self._remembered, self._afar, self._positions
+        )
         if told.roster.vteps:
             self._told[vni] = told
         return told

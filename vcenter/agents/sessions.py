@@ -18,6 +18,7 @@ from vcenter.agents.admission import AT_ONCE, Admission, Turn
 from vcenter.agents.networks import Networks
 from vcenter.agents.session import Session
 from vcenter.core import indexes
+from vcenter.core.roster import Members
 from vcenter.core.servers import AttachServer, LapseServer, Restarted
 from vcenter.core.wanted import affected
 from vcenter.ledger.feed import Committed
@@ -86,6 +87,10 @@ class Sessions:
     def renew(self, server_id: str) -> None:
         self._deadlines[server_id] = self._clock.monotonic() + self.lease
         self._given_up.discard(server_id)
+
+    def span(self, vni: int, members: Members) -> None:
+        """Who of a network is in other domains, for the hosts here that are on it."""
+        self._networks.span(vni, members)
 
     def awaits(self, server_id: str) -> bool:
         """Whether its lease still runs, be its stream cut or not."""

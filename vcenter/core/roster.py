@@ -6,7 +6,8 @@ last change was told, and what had been said of them, so that a change costs wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from common.model.identity import Claim
 from common.model.operation import Operation
@@ -27,25 +28,51 @@ PART = 20_000  # forwards in one message: about a megabyte
 MAX_CHANGE = 5_000  # MACs; a bigger change is told as a whole
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Of a network in other domains: MACs, each behind a tunnel end, and all tunnel ends."""
+
+    forwards: Mapping[str, str] = field(default_factory=dict)
+    ends: frozenset[str] = frozenset()
+
+
+NOBODY = Members()
+
+
 class Roster:
     """`vteps`: the tunnel end of each vServer that takes part, as it was told last; "" where it
     gave none. `digest` and `revision` are of that telling too."""
 
-    def __init__(self, table: Table, vni: int) -> None:
+    def __init__(self, table: Table, vni: int, afar: Mapping[int, Members] | None = None) -> None:
+        """`afar`: by VNI, who of it is in other domains; it may change, see `touch_afar`."""
         self.vni = vni
         self._table = table
+        self._afar = afar if afar is not None else {}
         self.begin()
 
     def begin(self) -> None:
         """Forget what was told: the whole network is to be told anew."""
         self._touched: dict[str, str] = {}  # MAC: the tunnel end that was told; "" if none was
         self.vteps = {h: self._vtep(h) for h in sorted(hosts_on(self._table, self.vni))}
+        self._far_ends = self._far.ends
         self.revision = self._table.revision
         self.digest = network_digest(self._forwards(), self._ends())
 
     def touch(self, mac: str, owner: str) -> None:
         """The MAC may be elsewhere now. `owner`: whose it was before; "" if nobody's."""
-        self._touched.setdefault(mac, self.vteps.get(owner, ""))
+        told = self.vteps.get(owner, "") if owner else self._far.forwards.get(mac, "")
+        self._touched.setdefault(mac, told)
+
+    def touch_afar(self, before: Members) -> None:
+        """Those of other domains are others than they were."""
+        was, now = before.forwards, self._far.forwards
+        for mac in (m for m in was.keys() | now.keys() if was.get(m) != now.get(m)):
+            if self._table.holder(Claim(self.vni, mac)) is None:
+                self._touched.setdefault(mac, was.get(mac, ""))
+
+    @property
+    def _far(self) -> Members:
+        return self._afar.get(self.vni, NOBODY)
 
     def settle(self) -> NetworkChange | None:
         """What has become different since the last telling. None: nothing, or too much for one
@@ -91,15 +118,19 @@ class Roster:
         if hosts != self.vteps.keys():
             told = self.vteps
             self.vteps = {h: told[h] if h in told else self._vtep(h) for h in sorted(hosts)}
+        self._far_ends = self._far.ends
 
     def _forwards(self) -> Iterator[tuple[str, str]]:
         for mac, owner in self._table.vms.macs_on(self.vni):
             vtep = self.vteps.get(owner)
             if vtep:
                 yield mac, vtep
+        for mac, vtep in self._far.forwards.items():
+            if self._table.holder(Claim(self.vni, mac)) is None:
+                yield mac, vtep
 
     def _ends(self) -> set[str]:
-        return {vtep for vtep in self.vteps.values() if vtep}
+        return {vtep for vtep in self.vteps.values() if vtep} | self._far_ends
 
     def _vtep(self, host: str) -> str:
         server = self._table.server(host)
@@ -108,7 +139,9 @@ class Roster:
     def _vtep_of(self, mac: str) -> str:
         vm_id = self._table.holder(Claim(self.vni, mac))
         record = self._table.vm(vm_id) if vm_id is not None else None
-        return self.vteps.get(record.location.server_id, "") if record is not None else ""
+        if record is None:
+            return self._far.forwards.get(mac, "")
+        return self.vteps.get(record.location.server_id, "")
 
 
 def touched(table: Table, change: Applied) -> Iterator[tuple[int, str, str]]:

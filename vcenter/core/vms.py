@@ -76,6 +76,17 @@ class Vms:
                 _, server = packed.PLACE.unpack_from(self.rows[vm_id])
                 yield mac, self.servers[server]
 
+    def members(self, vni: int, tenant: str, network: str) -> Iterator[tuple[str, str]]:
+        """As `macs_on`, of one tenant's network: another's may have the VNI in another domain."""
+        for number, vm_id in self._claims.get(vni, {}).items():
+            mac = packed.mac_text(number)
+            if mac is not None:
+                kind, server = packed.PLACE.unpack_from(self.rows[vm_id])
+                found = self.kinds[kind]
+                ports = ((port.network, port.vni) for port in found.ports)
+                if found.tenant == tenant and (network, vni) in ports:
+                    yield mac, self.servers[server]
+
     def states(self, wanted: Callable[[Kind], bool], server_id: str = "") -> dict[VmState, int]:
         """How many VMs of the wanted kinds are in each state, on one vServer or anywhere: from
         counts, or from the rows of that vServer."""

@@ -56,6 +56,11 @@ class Federation:
         """Of each domain that is followed, its name and what is known of its ledger."""
         return ((followed.name, followed.copy.table) for followed in self._followed)
 
+    @property
+    def parents(self) -> Sequence[Neighbour]:
+        """Of whom nothing is kept: they are asked."""
+        return self._asked
+
     async def run(self) -> None:
         """Until it is cancelled."""
         if not self.neighbours:

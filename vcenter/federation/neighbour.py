@@ -89,6 +89,11 @@ class Neighbour:
         answer = await stub.Lookup(request, metadata=self.identity, timeout=CALL_WITHIN)
         return answer.results
 
+    async def members(self, request: pb.MembersRequest, within: float) -> pb.MembersResponse:
+        """Of networks in the domains that it knows. Raises `grpc.aio.AioRpcError`."""
+        stub = federation_pb2_grpc.FederationStub(self.channel)
+        return await stub.Members(request, metadata=self.identity, timeout=within)
+
     @property
     def is_current(self) -> bool:
         return self._state == pb.DOMAIN_STATE_CURRENT

@@ -15,6 +15,7 @@ from vcenter.federation.carrying import Carrier
 from vcenter.federation.federation import Federation
 from vcenter.federation.receiving import Receiver
 from vcenter.federation.relay import Relay
+from vcenter.federation.spanning import Spanning
 from vcenter.ledger.ledger import Ledger
 from vcenter.moves.board import Board
 from vcenter.wire.answers import Answers
@@ -36,6 +37,7 @@ class Parts:
     relay: Relay
     carrier: Carrier
     receiver: Receiver
+    spanning: Spanning
     clock: Clock
     callers: Callers
     calls: CallLimits

@@ -26,6 +26,10 @@ class FederationService(Servicer, federation_pb2_grpc.FederationServicer):
         return pb.ListDomainsResponse(domain=domain)
 
     @unary
+    async def Members(self, request: pb.MembersRequest, caller: Caller) -> pb.MembersResponse:
+        return await self.parts.spanning.answer(request)
+
+    @unary
     async def PlanArrivals(
         self, request: pb.PlanArrivalsRequest, caller: Caller
     ) -> pb.PlanArrivalsResponse:

@@ -33,6 +33,7 @@ Directory/VmHistory      -        -        own     -        view      no
 Directory/Watch          -        all      own     own      view      no
 Directory/ListAudit      -        -        -       -        view      no
 Federation/ListDomains   -        all      -       -        view      no
+Federation/Members       -        all      -       -        -         no
 Federation/PlanArrivals  -        -        -       -        -         no
 Federation/Carry         -        -        -       -        -         yes
 Operations/Get           -        -        own     -        view      no

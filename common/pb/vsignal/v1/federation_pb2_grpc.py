@@ -44,6 +44,11 @@ class FederationStub:
                 request_serializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsResponse.FromString,
                 _registered_method=True)
+        self.Members = channel.unary_unary(
+                '/vsignal.v1.Federation/Members',
+                request_serializer=vsignal_dot_v1_dot_federation__pb2.MembersRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_federation__pb2.MembersResponse.FromString,
+                _registered_method=True)
         self.Carry = channel.unary_unary(
                 '/vsignal.v1.Federation/Carry',
                 request_serializer=vsignal_dot_v1_dot_federation__pb2.CarryRequest.SerializeToString,
@@ -61,6 +66,12 @@ class FederationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlanArrivals(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Members(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +95,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.PlanArrivals,
                     request_deserializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsResponse.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=vsignal_dot_v1_dot_federation__pb2.MembersRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_federation__pb2.MembersResponse.SerializeToString,
             ),
             'Carry': grpc.unary_unary_rpc_method_handler(
                     servicer.Carry,
@@ -145,6 +161,33 @@ class Federation:
             '/vsignal.v1.Federation/PlanArrivals',
             vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.SerializeToString,
             vsignal_dot_v1_dot_federation__pb2.PlanArrivalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Federation/Members',
+            vsignal_dot_v1_dot_federation__pb2.MembersRequest.SerializeToString,
+            vsignal_dot_v1_dot_federation__pb2.MembersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,7 @@ class FederationStub:
     def __new__(cls, channel: _aio.Channel) -> FederationAsyncStub: ...
     ListDomains: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ListDomainsRequest, _federation_pb2.ListDomainsResponse]
     PlanArrivals: _grpc.UnaryUnaryMultiCallable[_federation_pb2.PlanArrivalsRequest, _federation_pb2.PlanArrivalsResponse]
+    Members: _grpc.UnaryUnaryMultiCallable[_federation_pb2.MembersRequest, _federation_pb2.MembersResponse]
     Carry: _grpc.UnaryUnaryMultiCallable[_federation_pb2.CarryRequest, _federation_pb2.CarryResponse]
 
 @_typing.type_check_only
@@ -43,6 +44,7 @@ class FederationAsyncStub(FederationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDomains: _aio.UnaryUnaryMultiCallable[_federation_pb2.ListDomainsRequest, _federation_pb2.ListDomainsResponse]  # type: ignore[assignment]
     PlanArrivals: _aio.UnaryUnaryMultiCallable[_federation_pb2.PlanArrivalsRequest, _federation_pb2.PlanArrivalsResponse]  # type: ignore[assignment]
+    Members: _aio.UnaryUnaryMultiCallable[_federation_pb2.MembersRequest, _federation_pb2.MembersResponse]  # type: ignore[assignment]
     Carry: _aio.UnaryUnaryMultiCallable[_federation_pb2.CarryRequest, _federation_pb2.CarryResponse]  # type: ignore[assignment]
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +61,13 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.PlanArrivalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.PlanArrivalsResponse, _abc.Awaitable[_federation_pb2.PlanArrivalsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Members(
+        self,
+        request: _federation_pb2.MembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.MembersResponse, _abc.Awaitable[_federation_pb2.MembersResponse]]: ...
 
     @_abc_1.abstractmethod
     def Carry(
