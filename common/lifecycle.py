@@ -6,6 +6,7 @@ SIGTERM or SIGINT asks `main` to stop (it drains and returns); a second one canc
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import resource
 import signal
@@ -18,6 +19,8 @@ from common import log
 OK = 0
 FAILED = 1
 BAD_CONFIG = 78  # EX_CONFIG of sysexits.h; systemd's RestartPreventExitStatus= may name it
+
+_SET_DUMPABLE = 4  # of prctl(2)
 
 _log = log.get(__name__)
 
@@ -47,8 +50,18 @@ def run(main: Main, expected: tuple[type[Exception], ...] = ()) -> int:
     `expected` failures say by themselves what to do; any other is a defect, and logged with its
     traceback.
     """
+    keep_memory_private()
     use_all_files()
     return asyncio.run(_supervise(main, expected))
+
+
+def keep_memory_private() -> None:
+    """Keys and tokens are in it: no core of this process is written or piped to anybody, and nobody
+    but root may look into it. What it starts, such as QEMU with a guest's memory, leaves no core
+    file either."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def use_all_files() -> None:
