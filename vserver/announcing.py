@@ -71,6 +71,7 @@ class Announcing:
                     await self._register(link, message)
                 else:
                     await self._deregister(link, message)
+            self._budget.answered()
         except Refusal as refusal:
             _log.warning(
                 "refused",
@@ -82,9 +83,10 @@ class Announcing:
             )
             self._budget.refused(refusal)
             now = self._clock.monotonic()
-            self._announcer.refused(message, refusal.reason, refusal.message, now)
+            self._announcer.refused(message, refusal, now)
         except (LinkLost, TimeoutError) as error:
             _log.warning("not answered", vm_id=message.vm_id, error=str(error))
+            self._budget.unanswered()
             self._announcer.unanswered(message, self._clock.monotonic())
         self.wake.ring()
 

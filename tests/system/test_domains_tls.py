@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from common import rpc
 from common.clock import SystemClock
 from common.errors import Reason
 from common.pb.vsignal.v1 import (
+    enrolment_pb2,
+    enrolment_pb2_grpc,
     federation_pb2,
     federation_pb2_grpc,
     inventory_pb2,
@@ -130,3 +134,29 @@ async def test_another_ca_is_not_believed(tmp_path: Path) -> None:
             refused = await refusal_of(put_tenant(center, "blue"))
             assert refused.reason is Reason.DOMAIN_UNREACHABLE
             assert east.ledger.table.tenant("blue") is None
+
+
+async def test_a_neighbour_whose_certificate_is_revoked_is_cut_off_within_5_s(
+    tmp_path: Path,
+) -> None:
+    """The stream on which it follows the ledger, and whatever it asks from then on."""
+    async with running(tmp_path, EAST, "east", parent(tmp_path)) as east:
+        shown = EAST.bundle("domain/center")
+        there = child(tmp_path, east, shown)
+        async with running(tmp_path, CENTER, "center", there) as center:
+
+            async def is_in(state: federation_pb2.DomainState.ValueType) -> bool:
+                return (await state_of_east(center)).state == state
+
+            await soon(partial(is_in, federation_pb2.DOMAIN_STATE_CURRENT))
+            bundle = EAST.bundle("operator/ada/admin")
+            async with rpc.channel(f"127.0.0.1:{east.ports[0]}", bundle) as channel:
+                revoke = enrolment_pb2_grpc.EnrolmentStub(channel).Revoke
+                await revoke(
+                    enrolment_pb2.RevokeRequest(serial=shown.certified.serial), timeout=TIMEOUT_S
+                )
+            async with asyncio.timeout(5):
+                await soon(partial(is_in, federation_pb2.DOMAIN_STATE_STALE))
+            assert (await refusal_of(put_tenant(center, "blue"))).reason is Reason.REVOKED
+            assert east.ledger.table.tenant("blue") is None
+            assert not await is_in(federation_pb2.DOMAIN_STATE_CURRENT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import Reason
+from common.errors import Reason, Refusal
 from common.model.operation import MoveStep
 from common.model.vm import VmState
 from tests.unit.agent_values import OTHER, VM, hosted, wanted
@@ -59,7 +59,7 @@ class Host:
         return message
 
     def refused(self, reason: Reason, now: float = 0.0) -> None:
-        self.announcer.refused(self.register(now), reason, "no", now)
+        self.announcer.refused(self.register(now), Refusal(reason, "no"), now)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_vm_that_left_and_came_back_unseen_comes_as_an_arrival(host: Host) -> 
     host.epochs.hold(VM, 3)
     message = host.register()
     assert message.epoch == 3
-    host.announcer.refused(message, Reason.STALE_EPOCH, "no", 0.0)
+    host.announcer.refused(message, Refusal(Reason.STALE_EPOCH, "no"), 0.0)
     assert host.register(FIRST_DELAY).epoch == 0
 
 
@@ -255,7 +255,7 @@ def test_a_refused_farewell_is_repeated_with_patience(host: Host) -> None:
     [message] = host.due(GONE_AFTER)
     host.announcer.sending(message)
     assert host.due(100.0) == []
-    host.announcer.refused(message, Reason.STORE_FAILED, "disk", 100.0)
+    host.announcer.refused(message, Refusal(Reason.STORE_FAILED, "disk"), 100.0)
     assert host.due(100.5) == [] and host.due(101.0) == [message]
 
 
@@ -290,3 +290,12 @@ def test_vms_do_not_wait_for_each_other(host: Host) -> None:
     host.register()
     host.vms[OTHER] = hosted(OTHER)
     assert [m.vm_id for m in host.due()] == [OTHER]
+
+
+def test_what_is_refused_for_now_is_not_said_again_before_the_vcenter_asked_for_it(
+    host: Host,
+) -> None:
+    host.here()
+    refusal = Refusal(Reason.OWNER_SILENT, "", retry_after=7.0)
+    host.announcer.refused(host.register(0.0), refusal, 0.0)
+    assert not host.due(6.9) and host.due(7.0)

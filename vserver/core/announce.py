@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from common.errors import Reason
+from common.errors import Reason, Refusal
 from common.model.vm import Vm, VmState
 from common.model.wanted import WantedVm
 from vserver.core.epochs import Epochs
@@ -163,11 +163,13 @@ class Announcer:
             self.epochs.release([message.vm_id])
             self._said[message.vm_id] = _Said(again_at=now + FIRST_DELAY, parted=True)
 
-    def refused(self, message: Message, reason: Reason, text: str, now: float) -> None:
-        """Said again later; the leftover of a VM that the ledger places elsewhere much later, for
-        one day the ledger may have nothing else of that VM."""
-        said = self._not_accepted(message, now)
-        said.problem = f"{reason.name}: {text}"
+    def refused(self, message: Message, refusal: Refusal, now: float) -> None:
+        """Said again later, and not before the vCenter has asked for it; the leftover of a VM that
+        the ledger places elsewhere much later, for one day the ledger may have nothing else of that
+        VM."""
+        reason = refusal.reason
+        said = self._not_accepted(message, now, min(refusal.retry_after or 0.0, LAST_DELAY))
+        said.problem = f"{reason.name}: {refusal.message}"
         if reason in _ELSEWHERE:
             self._asserting.pop(message.vm_id, None)
         if reason is Reason.STALE_EPOCH:  # it had left since, unseen: what is here is an arrival
@@ -180,14 +182,14 @@ class Announcer:
         """Nobody knows what came of it; saying it again is harmless."""
         self._not_accepted(message, now)
 
-    def _not_accepted(self, message: Message, now: float) -> _Said:
+    def _not_accepted(self, message: Message, now: float, least: float = 0.0) -> _Said:
         self._in_flight.discard(message.vm_id)
         before = self._said.get(message.vm_id, _Said())
         said = _Said(problem=before.problem)
         if isinstance(message, Register):
             said.vm, said.state = message.vm, message.state
         repeated = (before.vm, before.state) == (said.vm, said.state)
-        said.delay = _longer(before.delay) if repeated else FIRST_DELAY
+        said.delay = max(_longer(before.delay) if repeated else FIRST_DELAY, least)
         said.again_at = now + said.delay
         self._said[message.vm_id] = said
         return said
