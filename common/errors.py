@@ -98,6 +98,15 @@ class Reason(Enum):
     NO_DESTINATION = (Kind.FAILED_PRECONDITION, "No vServer fits; the objections say why not.")
     NOT_RUNNING = (Kind.FAILED_PRECONDITION, "The VM does not run; this move needs it running.")
     NOT_SHUT_OFF = (Kind.FAILED_PRECONDITION, "The VM is on; a cold move needs it shut off.")
+    DISKS_STAY = (
+        Kind.FAILED_PRECONDITION,
+        "Its disks cannot be copied; the message says why. On shared storage they need not be.",
+    )
+    DOWNTIME_NOT_KEPT = (
+        Kind.ABORTED,
+        "Its guest writes too much to be switched within its budget; it stays. Give it a longer"
+        " `--downtime`, or say `--if-over slow` or `suspend`.",
+    )
     COPY_FAILED = (Kind.ABORTED, "The copy failed; the VM is where it was, as it was.")
     WOULD_NOT_STOP = (
         Kind.ABORTED,

@@ -105,6 +105,7 @@ def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
         uri = config.migration_uri
         return QemuHypervisor(config.guests_dir, clock, _rules(config), uri, secrecy)
     from vserver.hypervisor.libvirt.adaptor import LibvirtHypervisor
+    from vserver.hypervisor.libvirt.volumes import Storage
 
     return LibvirtHypervisor(
         config.libvirt.uri,
@@ -112,6 +113,7 @@ def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
         _rules(config),
         encrypt=config.encrypts,
         keeper=_gate_keeper(config, clock),
+        storage=Storage(config.libvirt.disks, config.state_dir / "made-disks"),
     )
 
 

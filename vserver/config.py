@@ -50,12 +50,15 @@ class LibvirtSettings(Section):
     """`encrypt_migration`: memory travels by TLS between the two QEMUs, with the hosts' own
     certificates, which the agent keeps in `pki` for QEMU to read. `gate`: the agent is this
     libvirtd's lock manager (qemu.conf: `lock_manager = "lockd"`), in the place of virtlockd: no
-    guest that moves starts before the ledger says so (docs/gate.md)."""
+    guest that moves starts before the ledger says so (docs/gate.md). `disks`: directories in which
+    the agent makes the disks of VMs that arrive with them, and removes those of VMs that have left
+    so (docs/disks.md)."""
 
     uri: str = "qemu:///system"
     gate: bool = False
     encrypt_migration: bool = True
     pki: Path = Path("/etc/pki/qemu")
+    disks: tuple[Path, ...] = (Path("/var/lib/libvirt/images"),)
 
 
 class QemuSettings(Section):
@@ -130,7 +133,12 @@ class AgentConfig(Section):
                 raise ValueError(f"attachment: {kind} {', '.join(twice)} is said twice")
         if len(set(self.vcenter)) != len(self.vcenter):
             raise ValueError("vcenter: the same address twice")
-        for key, path in (("state_dir", self.state_dir), ("qemu.guests", self.guests_dir)):
+        disks = [("libvirt.disks", path) for path in self.libvirt.disks]
+        for key, path in (
+            ("state_dir", self.state_dir),
+            ("qemu.guests", self.guests_dir),
+            *disks,
+        ):
             if not path.is_absolute():
                 raise ValueError(f"{key}: not an absolute path: {path}")
         self._check_ways()

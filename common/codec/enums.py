@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
 from common.codec.checker import Checker
+from common.model.budget import IfOver
 from common.model.operation import Basis, HostedState, MoveKind, MoveStep, Phase
 from common.model.profile import Action, Capability, Direction
 from common.model.server import Liveness, Severity
@@ -51,6 +52,7 @@ LIVENESS = EnumCodec(Liveness, types_pb2.Liveness, "LIVENESS")
 SEVERITY = EnumCodec(Severity, types_pb2.Severity, "SEVERITY")
 BASIS = EnumCodec(Basis, operations_pb2.Basis, "BASIS")
 PHASE = EnumCodec(Phase, operations_pb2.Phase, "PHASE")
+IF_OVER = EnumCodec(IfOver, operations_pb2.IfOver, "IF_OVER")
 MOVE_KIND = EnumCodec(MoveKind, operations_pb2.MoveKind, "MOVE_KIND")
 MOVE_STEP = EnumCodec(MoveStep, session_pb2.MoveStep, "MOVE_STEP")
 HOSTED_STATE = EnumCodec(HostedState, session_pb2.HostedState, "HOSTED_STATE")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from common.codec.checker import Checker
 from common.codec.enums import BASIS, HOSTED_STATE, MOVE_KIND, MOVE_STEP, PHASE
+from common.codec.manner import from_budget, from_disks, to_budget, to_disks
 from common.codec.numbers import measured
 from common.codec.times import from_timestamp, to_timestamp
 from common.model.identity import parse_vm_id
 from common.model.operation import (
+    FENCE,
     Basis,
     Failure,
     HostedState,
@@ -53,6 +55,9 @@ def to_operation(
         held=operation.held,
         on_behalf=operation.on_behalf,
         told=operation.told,
+        copy_disks=operation.copy_disks,
+        disks=to_disks(operation.disks),
+        budget=to_budget(operation.budget) if operation.kind != FENCE else None,
     )
     if operation.ended_ms:
         wire.ended_at.CopyFrom(to_timestamp(operation.ended_ms))
@@ -119,6 +124,9 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         held=wire.held,
         on_behalf=wire.on_behalf,
         told=wire.told,
+        copy_disks=wire.copy_disks,
+        disks=from_disks(wire.disks),
+        budget=from_budget(check, wire.budget),
         revision=wire.revision,
     )
 
@@ -143,6 +151,9 @@ def to_receipt(receipt: Receipt) -> pb.Receipt:
         blackout_ms=receipt.blackout_ms,
         bytes_per_second=receipt.bytes_per_second,
         dirty_bytes_per_second=receipt.dirty_bytes_per_second,
+        disk_bytes=receipt.disk_bytes,
+        slowed_percent=receipt.slowed_percent,
+        suspended=receipt.suspended,
     )
 
 
@@ -158,6 +169,9 @@ def _from_receipt(wire: pb.Receipt) -> Receipt:
         blackout_ms=wire.blackout_ms if wire.HasField("blackout_ms") else None,
         bytes_per_second=wire.bytes_per_second,
         dirty_bytes_per_second=wire.dirty_bytes_per_second,
+        disk_bytes=wire.disk_bytes,
+        slowed_percent=wire.slowed_percent,
+        suspended=wire.suspended,
     )
 
 
@@ -169,6 +183,7 @@ def to_prediction(prediction: Prediction) -> pb.Prediction:
         dirty_bytes_per_second=prediction.dirty_bytes_per_second,
         sampled_bytes_per_second=prediction.sampled,
         basis=BASIS.to(prediction.basis),
+        disk_bytes=prediction.disk_bytes,
     )
 
 
@@ -181,6 +196,7 @@ def _from_prediction(check: Checker, wire: pb.Prediction) -> Prediction:
         dirty_bytes_per_second=wire.dirty_bytes_per_second,
         sampled=wire.sampled_bytes_per_second if sampled else None,
         basis=BASIS.read(check, "basis", wire.basis, Basis.ASSUMED),
+        disk_bytes=wire.disk_bytes,
     )
 
 
@@ -191,6 +207,8 @@ def to_progress(progress: Progress) -> pb.Progress:
         bytes_remaining=progress.bytes_remaining,
         bytes_per_second=progress.bytes_per_second,
         iteration=progress.iteration,
+        disk_bytes_total=progress.disk_bytes_total,
+        disk_bytes_processed=progress.disk_bytes_processed,
     )
 
 
@@ -201,6 +219,8 @@ def from_progress(wire: pb.Progress) -> Progress:
         wire.bytes_remaining,
         measured(wire.bytes_per_second),
         wire.iteration,
+        wire.disk_bytes_total,
+        wire.disk_bytes_processed,
     )
 
 
@@ -220,6 +240,9 @@ def to_outcome(outcome: MoveOutcome) -> session_pb2.MoveOutcome:
         bytes_per_second=outcome.bytes_per_second,
         dirty_bytes_per_second=outcome.dirty_bytes_per_second,
         gated=outcome.gated,
+        disk_bytes=outcome.disk_bytes,
+        slowed_percent=outcome.slowed_percent,
+        suspended=outcome.suspended,
     )
 
 
@@ -239,4 +262,7 @@ def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
         bytes_per_second=measured(wire.bytes_per_second),
         dirty_bytes_per_second=measured(wire.dirty_bytes_per_second),
         gated=wire.gated,
+        disk_bytes=wire.disk_bytes,
+        slowed_percent=min(wire.slowed_percent, 100),
+        suspended=wire.suspended,
     )

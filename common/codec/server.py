@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from common.codec.checker import Checker
 from common.codec.enums import CAPABILITY, LIVENESS, SEVERITY, VM_STATE
+from common.codec.manner import from_disks, to_disks
 from common.codec.numbers import MOST, measured
 from common.codec.profile import from_profile, to_profile
 from common.codec.times import from_timestamp, to_timestamp
 from common.codec.vm import optional, to_resources
+from common.model.disk import Disk
 from common.model.identity import parse_ip, parse_name, parse_vm_id, parse_vni
 from common.model.place import parse_server
 from common.model.server import (
@@ -204,7 +206,12 @@ def to_vm_status(status: VmStatus) -> signaling_pb2.VmStatus:
         applied_hash=status.applied_hash,
         port_problem=status.port_problem,
         dirty_bytes_per_second=status.dirty_bytes_per_second,
+        disks=_to_disks(status.disks),
     )
+
+
+def _to_disks(disks: tuple[Disk, ...] | None) -> signaling_pb2.VmStatus.Disks | None:
+    return None if disks is None else signaling_pb2.VmStatus.Disks(disks=to_disks(disks))
 
 
 def from_vm_status(check: Checker, wire: signaling_pb2.VmStatus) -> VmStatus:
@@ -220,6 +227,7 @@ def from_vm_status(check: Checker, wire: signaling_pb2.VmStatus) -> VmStatus:
         applied_hash=wire.applied_hash[:64],
         port_problem=wire.port_problem[:500],
         dirty_bytes_per_second=_rate(check, wire),
+        disks=from_disks(wire.disks.disks) if wire.HasField("disks") else None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from common.codec.checker import Checker
 from common.codec.enums import MOVE_KIND, MOVE_STEP, PORT_STATE
+from common.codec.manner import from_budget, from_disks, to_budget, to_disks
 from common.codec.profile import from_profile, to_profile
 from common.codec.vm import from_vm, to_vm
 from common.model.operation import MoveKind
@@ -59,6 +60,8 @@ def _to_order(order: MoveOrder) -> pb.MoveOrder:
         epoch=order.epoch,
         kind=MOVE_KIND.to(order.kind),
         gated=order.gated,
+        disks=to_disks(order.disks),
+        budget=to_budget(order.budget),
     )
 
 
@@ -72,6 +75,8 @@ def _from_order(check: Checker, wire: pb.MoveOrder) -> MoveOrder:
         epoch=wire.epoch,
         kind=MOVE_KIND.read(check, "move.kind", wire.kind, MoveKind.LIVE),
         gated=wire.gated,
+        disks=from_disks(wire.disks),
+        budget=from_budget(check, wire.budget),
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.model.budget import Budget
+from common.model.disk import Disk
+
 FENCE = "fence"  # the kind of an operation that is about a vServer, and has no parts
 
 
@@ -86,7 +89,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a finished move leaves behind; milliseconds and bytes."""
+    """What a finished move leaves behind; milliseconds and bytes. `slowed_percent`: of its CPU
+    time that the guest was kept from in the end; `suspended`: it stood still for what was left."""
 
     total_ms: float = 0.0
     downtime_ms: float = 0.0
@@ -98,6 +102,9 @@ class Receipt:
     blackout_ms: float | None = None
     bytes_per_second: float = 0.0
     dirty_bytes_per_second: float = 0.0
+    disk_bytes: int = 0
+    slowed_percent: int = 0
+    suspended: bool = False
 
 
 class Basis(StrEnum):
@@ -119,6 +126,7 @@ class Prediction:
     dirty_bytes_per_second: float
     sampled: float | None = None
     basis: Basis = Basis.ASSUMED
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,8 @@ class Operation:
 
     `acks` names the hosts that have answered in the current phase, where both must. `gated`: the
     destination holds the VM's CPUs until it is told to start it. `held`: the source could take the
-    VM back, for it stood still there when the ledger changed.
+    VM back, for it stood still there when the ledger changed. `copy_disks`: as it was asked for;
+    `disks`: what that means for this VM.
 
     Of a move to another domain: `on_behalf` is the caller as whom its vCenter is asked, and `told`
     that it knows how the move has ended.
@@ -162,6 +171,9 @@ class Operation:
     held: bool = False
     on_behalf: str = ""
     told: bool = False
+    copy_disks: bool = False
+    disks: tuple[Disk, ...] = ()
+    budget: Budget = Budget()
     revision: int = 0
 
     @property
@@ -183,13 +195,16 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the source's hypervisor said last; never durable."""
+    """What the source's hypervisor said last; never durable. Bytes are of memory and disks, those
+    of disks also by themselves."""
 
     bytes_total: int = 0
     bytes_processed: int = 0
     bytes_remaining: int = 0
     bytes_per_second: float = 0.0
     iteration: int = 0
+    disk_bytes_total: int = 0
+    disk_bytes_processed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +226,6 @@ class MoveOutcome:
     bytes_per_second: float = 0.0
     dirty_bytes_per_second: float = 0.0
     gated: bool = False
+    disk_bytes: int = 0
+    slowed_percent: int = 0
+    suspended: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.model.disk import Disk
 from common.model.profile import Capability, Profile
 from common.model.vm import Resources, VmState
 
@@ -116,7 +117,8 @@ class ServerStatus:
 @dataclass(frozen=True, slots=True)
 class VmStatus:
     """A VM at its host's last report. `applied_hash` "" means that its ports are closed;
-    `dirty_bytes_per_second` None, that nobody has looked how fast its guest writes."""
+    `dirty_bytes_per_second` None, that nobody has looked how fast its guest writes; `disks` None,
+    that its disks are not known."""
 
     vm_id: str
     epoch: int
@@ -126,3 +128,4 @@ class VmStatus:
     applied_hash: str = ""
     port_problem: str = ""
     dirty_bytes_per_second: float | None = None
+    disks: tuple[Disk, ...] | None = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 
+from common.model.budget import Budget
+from common.model.disk import Disk
 from common.model.operation import MoveKind, MoveStep
 from common.model.profile import Profile
 from common.model.vm import Vm
@@ -20,7 +22,8 @@ class PortState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class MoveOrder:
     """What a move wants of this host now. `gated`, with COPY: the destination holds the VM until it
-    is told to start it, whatever the hypervisors agree on."""
+    is told to start it, whatever the hypervisors agree on. `disks`: to make room for, to copy, and,
+    with CLEAN, to remove, for they live elsewhere now."""
 
     operation_id: str
     step: MoveStep
@@ -30,6 +33,8 @@ class MoveOrder:
     epoch: int
     kind: MoveKind = MoveKind.LIVE
     gated: bool = False
+    disks: tuple[Disk, ...] = ()
+    budget: Budget = Budget()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,17 @@ from contextlib import suppress
 from enum import StrEnum
 
 from common.errors import Refusal
-from common.model.operation import MoveKind, Progress
+from common.model.operation import Progress
 from common.model.vm import Resources, VmState
 from deploy.simulation.journal import Journal
 from deploy.simulation.loop import Process
 from vserver.hypervisor.memory import MemoryFleet, MemoryHypervisor
 from vserver.hypervisor.memory_copy import MemoryCopy
 from vserver.hypervisor.memory_host import refused
-from vserver.hypervisor.memory_vm import CopySpeed, MemoryVm
+from vserver.hypervisor.memory_speed import CopySpeed
+from vserver.hypervisor.memory_vm import MemoryVm
 from vserver.hypervisor.metadata import AttachmentRules
-from vserver.hypervisor.port import Copied
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
 from vserver.network.fabric import MemoryHost as FabricHost
 
 CAPACITY = Resources(vcpus=64, memory_mib=65536)
@@ -140,8 +141,7 @@ class Machine(MemoryHypervisor):
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
-        kind: MoveKind = MoveKind.LIVE,
-        gated: bool = False,
+        terms: CopyTerms = PLAIN,
     ) -> Copied:
         """The copy is the hypervisors' own: it goes on without the agent that asked for it."""
         self._ask()
@@ -151,7 +151,7 @@ class Machine(MemoryHypervisor):
         if not isinstance(there, Machine) or there is self or not there.reachable:
             raise refused(f"unable to connect to {destination_uri!r}")
         fate, self.next_fate = self.next_fate, Fate.GOOD
-        copy = Copy(self._fleet, vm, self, there, fate, kind)
+        copy = Copy(self._fleet, vm, self, there, fate, terms)
         self._copies[vm_id] = copy
         self._fleet.journal.say(self.name, f"copies {short(vm_id)} to {there.name}: {fate.value}")
         going = self._fleet.kernel.spawn(self._carry(copy, vm_id, devices, progress))
@@ -190,9 +190,9 @@ class Copy(MemoryCopy):
         source: Machine,
         destination: Machine,
         fate: Fate,
-        kind: MoveKind,
+        terms: CopyTerms,
     ) -> None:
-        super().__init__(fleet.clock, fleet.speed, vm, source, destination, kind)
+        super().__init__(fleet.clock, fleet.speed, vm, source, destination, terms)
         self._chance = fleet.chance
         self._fate = fate
         self._killed_at = fleet.chance.random()
@@ -208,7 +208,7 @@ class Copy(MemoryCopy):
         destination.vms[vm_id] = arriving
         destination.changed(vm_id)
         try:
-            total = await self._transfer(arriving, progress)
+            copied = await self._transfer(arriving, progress)
             arriving.arrived = True
             destination.changed(vm_id)
             await self._handshake(arriving)
@@ -222,7 +222,7 @@ class Copy(MemoryCopy):
                 destination.drop(vm_id)
         if self._fate is Fate.UNHEARD:
             raise TimeoutError("no answer from libvirtd")
-        return self._speed.copied(total)
+        return copied
 
     async def _handshake(self, arriving: MemoryVm) -> None:
         """Both QEMUs have everything and neither runs; the source goes when it hears so."""

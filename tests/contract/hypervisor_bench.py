@@ -8,6 +8,7 @@ from itertools import count
 from typing import Protocol
 from uuid import uuid4
 
+from common.model.disk import Disk
 from vserver.hypervisor.port import HostedVm, Hypervisor
 
 BRIDGE = "br-1001"
@@ -27,6 +28,7 @@ class Machine:
         self.tenant, self.vni = tenant, vni
         self.memory_mib = memory_mib
         self._metadata = self._assignment(tenant, vni) if tenant else ""
+        self.disk = ""  # the path of its disk, a qcow2
 
     @property
     def devices(self) -> dict[str, str]:
@@ -51,8 +53,18 @@ class Machine:
             <interface type="bridge">
               <mac address="{self.mac}"/><source bridge="{BRIDGE}"/><model type="virtio"/>
             </interface>
+            {self._disk()}
             <controller type="usb" model="none"/><memballoon model="none"/>
           </devices></domain>"""
+
+    def _disk(self) -> str:
+        if not self.disk:
+            return ""
+        return f"""<disk type="file" device="disk"><driver name="qemu" type="qcow2"/>
+          <source file="{self.disk}"/><target dev="vda" bus="virtio"/></disk>"""
+
+
+DISK_BYTES = 64 << 20
 
 
 class Bench(Protocol):
@@ -66,6 +78,14 @@ class Bench(Protocol):
 
     async def create(self, machine: Machine, *, started: bool = True) -> None:
         """On the source."""
+        ...
+
+    async def make_disk(self, machine: Machine, *, there: bool = False) -> Disk:
+        """A disk for it, with something on it; before `create`."""
+        ...
+
+    async def has_disk(self, machine: Machine, *, there: bool = False) -> bool | None:
+        """Whether on its disk is what `make_disk` has written; None: there is no such file."""
         ...
 
     async def by_hand(self, action: str, vm_id: str, *, there: bool = False) -> None:

@@ -6,14 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 
 from common.clock import SystemClock
+from common.model.disk import Disk
 from deploy.lab import Host, Lab
 from deploy.lab.available import why_unavailable
+from tests.contract import disk_images
 from tests.contract.hypervisor_bench import BRIDGE, Machine
 from vserver.hypervisor.libvirt.adaptor import LibvirtHypervisor
+from vserver.hypervisor.libvirt.volumes import Storage
 
 _VIRSH = {"start": "start", "stop": "destroy", "pause": "suspend", "undefine": "undefine"}
 
@@ -49,6 +53,18 @@ class LibvirtBench:
         if started:
             await self._virsh(self._here, "start", machine.vm_id)
 
+    async def make_disk(self, machine: Machine, *, there: bool = False) -> Disk:
+        machine.disk = f"/var/lib/libvirt/images/{machine.name}.qcow2"
+        return await asyncio.to_thread(disk_images.make, self._image(machine, there), machine.disk)
+
+    async def has_disk(self, machine: Machine, *, there: bool = False) -> bool | None:
+        return await asyncio.to_thread(disk_images.has, self._image(machine, there))
+
+    def _image(self, machine: Machine, there: bool) -> Path:
+        """As it is seen from outside of the host."""
+        host = self._there if there else self._here
+        return host.work / "lib/images" / Path(machine.disk).name
+
     async def by_hand(self, action: str, vm_id: str, *, there: bool = False) -> None:
         host = self._there if there else self._here
         if action == "migrate":
@@ -83,7 +99,8 @@ class LibvirtBench:
 
 
 def _adaptor(host: Host) -> LibvirtHypervisor:
-    return LibvirtHypervisor(host.libvirt_uri, SystemClock())
+    storage = Storage([Path("/var/lib/libvirt/images")], host.work / "made-disks")
+    return LibvirtHypervisor(host.libvirt_uri, SystemClock(), storage=storage)
 
 
 @asynccontextmanager

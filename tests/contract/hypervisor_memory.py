@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from common.clock import SystemClock
-from tests.contract.hypervisor_bench import Machine
+from common.model.disk import Disk
+from tests.contract.hypervisor_bench import DISK_BYTES, Machine
 from vserver.hypervisor.memory import MemoryFleet
-from vserver.hypervisor.memory_vm import CopySpeed
+from vserver.hypervisor.memory_disks import MemoryFile
+from vserver.hypervisor.memory_speed import CopySpeed
 
 
 class MemoryBench:
@@ -24,6 +26,17 @@ class MemoryBench:
 
     async def create(self, machine: Machine, *, started: bool = True) -> None:
         self.source.create_xml(machine.xml, started=started)
+
+    async def make_disk(self, machine: Machine, *, there: bool = False) -> Disk:
+        machine.disk = f"/disks/{machine.name}.qcow2"
+        host = self.destination if there else self.source
+        host.disks.files[machine.disk] = MemoryFile(DISK_BYTES, "written")
+        return Disk(machine.disk, "qcow2", DISK_BYTES, DISK_BYTES)
+
+    async def has_disk(self, machine: Machine, *, there: bool = False) -> bool | None:
+        host = self.destination if there else self.source
+        file = host.disks.files.get(machine.disk)
+        return None if file is None else file.content == "written"
 
     async def by_hand(self, action: str, vm_id: str, *, there: bool = False) -> None:
         host = self.destination if there else self.source

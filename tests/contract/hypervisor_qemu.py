@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from common.clock import SystemClock
+from common.model.disk import Disk
 from deploy.lab import netns, shell
 from deploy.lab.available import why_unavailable
+from tests.contract import disk_images
 from tests.contract.hypervisor_bench import BRIDGE, Machine
 from vserver.hypervisor.qemu import bell, launching
 from vserver.hypervisor.qemu.adaptor import QemuHypervisor
-from vserver.hypervisor.qemu.definition import Definition, NicSection
+from vserver.hypervisor.qemu.definition import Definition, DiskSection, NicSection
 from vserver.hypervisor.qemu.hand import Hand
 from vserver.hypervisor.qemu.home import Homes
 from vserver.hypervisor.qemu.monitor import at_hand
@@ -74,6 +76,18 @@ class QemuBench:
         bell.ring(self.roots[0], machine.vm_id)
         if started:
             await self.hand().start(machine.vm_id)
+
+    async def make_disk(self, machine: Machine, *, there: bool = False) -> Disk:
+        machine.disk = "root.qcow2"
+        image = self._image(machine, there)
+        image.parent.mkdir(exist_ok=True)
+        return disk_images.make(image, machine.disk)
+
+    async def has_disk(self, machine: Machine, *, there: bool = False) -> bool | None:
+        return disk_images.has(self._image(machine, there))
+
+    def _image(self, machine: Machine, there: bool) -> Path:
+        return Homes(self.roots[there]).of(machine.vm_id).file(machine.disk)
 
     async def by_hand(self, action: str, vm_id: str, *, there: bool = False) -> None:
         hand = self.hand(there=there)
@@ -136,7 +150,7 @@ class QemuBench:
         self.source = self._adaptor(0)
         await self.source.open()
 
-    def make_disk(self, file: Path) -> None:
+    def make_image(self, file: Path) -> None:
         shell.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "64M"])
 
     def snapshots(self, file: Path) -> str:
@@ -159,6 +173,7 @@ def definition(machine: Machine) -> Definition:
         tenant=machine.tenant,
         group="web",
         interface=(nic,),
+        disk=(DiskSection(path=Path(machine.disk)),) if machine.disk else (),
     )
 
 

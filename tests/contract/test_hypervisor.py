@@ -13,7 +13,7 @@ from common.model.operation import HostedState, MoveKind, Progress
 from common.model.vm import Interface, VmState
 from tests.contract.hypervisor_bench import PATIENCE, TAP, Bench, Machine, event, until
 from tests.contract.hypervisor_memory import memory_bench
-from vserver.hypervisor.port import Copied, Hypervisor
+from vserver.hypervisor.port import Copied, CopyTerms, Hypervisor
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -81,7 +81,11 @@ async def copying(
     begun = asyncio.Event()
     task = asyncio.create_task(
         bench.source.migrate(
-            machine.vm_id, bench.destination_uri, machine.devices, lambda _: begun.set(), kind
+            machine.vm_id,
+            bench.destination_uri,
+            machine.devices,
+            lambda _: begun.set(),
+            CopyTerms(kind),
         )
     )
     async with asyncio.timeout(PATIENCE):
@@ -294,7 +298,11 @@ async def test_a_suspended_guest_is_copied_and_runs_on_over_there(bench: Bench) 
     await started(bench, machine)
     await bench.destination.make_way(machine.vm_id)
     result = await bench.source.migrate(
-        machine.vm_id, bench.destination_uri, machine.devices, lambda _: None, MoveKind.SUSPEND
+        machine.vm_id,
+        bench.destination_uri,
+        machine.devices,
+        lambda _: None,
+        CopyTerms(MoveKind.SUSPEND),
     )
     assert result.downtime_ms > 0
     assert await bench.source.hosted(machine.vm_id) is HostedState.ABSENT

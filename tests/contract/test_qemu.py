@@ -213,7 +213,7 @@ async def test_a_change_of_size_waits_for_the_next_start(bench: QemuBench) -> No
 async def test_a_snapshot_is_in_the_disk_and_needs_one(bench: QemuBench) -> None:
     machine = Machine(memory_mib=32)
     disk = bench.roots[0].parent / "disk.qcow2"
-    bench.make_disk(disk)
+    bench.make_image(disk)
     plain = definition(machine)
     hand = bench.hand()
     hand.define(plain)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,10 +13,13 @@ import pytest
 from common.errors import Refusal
 from common.model.caller import Caller, Role, dns_name
 from common.tls import Bundle
+from common.wake import first_of
+from deploy.lab import shell
 from tests.contract.hypervisor_bench import PATIENCE, Machine
 from tests.contract.hypervisor_qemu import QemuBench, namespace, qemu_bench
 from tests.support.domain import Ca
 from vserver.hypervisor.pki import publish
+from vserver.hypervisor.port import CopyTerms
 from vserver.hypervisor.qemu.home import Homes
 from vserver.hypervisor.qemu.monitor import at_hand
 from vserver.hypervisor.qemu.secrecy import Clear, Encrypted, Secrecy
@@ -70,6 +75,45 @@ async def test_a_guest_goes_there_and_back_by_tls(bench: QemuBench) -> None:
     devices = dict.fromkeys(machine.devices, "vsp9876543210")  # both are in one namespace here
     await bench.destination.migrate(machine.vm_id, back, devices, lambda _: None)
     await bench.source.resume(machine.vm_id)
+
+
+async def test_its_disk_goes_by_tls_too(bench: QemuBench) -> None:
+    machine = Machine()
+    disk = await bench.make_disk(machine)
+    await bench.create(machine)
+    await bench.destination.make_way(machine.vm_id, [disk])
+    uri, terms = named(bench), CopyTerms(disks=(disk,))
+    await bench.source.migrate(machine.vm_id, uri, machine.devices, lambda _: None, terms)
+    await bench.destination.resume(machine.vm_id)
+    assert await bench.has_disk(machine, there=True)
+
+
+async def test_who_has_no_certificate_reads_and_writes_no_disk(bench: QemuBench) -> None:
+    """Whoever is on the underlay may reach its port."""
+    machine, begun = Machine(memory_mib=1024), asyncio.Event()
+    disk = await bench.make_disk(machine)
+    await bench.create(machine)
+    await bench.copy_slowly(machine.vm_id)
+    await bench.destination.make_way(machine.vm_id, [disk])
+    copy = asyncio.create_task(
+        bench.source.migrate(
+            machine.vm_id,
+            named(bench),
+            machine.devices,
+            lambda now: begun.set() if now.iteration else None,
+            CopyTerms(disks=(disk,)),
+        )
+    )
+    await first_of(begun.wait(), asyncio.wait({copy}))
+    async with at_hand(Homes(bench.roots[0]).of(machine.vm_id).file("hand"), machine.vm_id) as m:
+        nodes = await m.execute("query-named-block-nodes", flat=True)
+    (there,) = (n["image"]["filename"] for n in nodes if n["node-name"] == "copy0")
+    (port,) = re.findall(r"127\.0\.0\.1:(\d+)", there)
+    info = ["qemu-img", "info", f"nbd://127.0.0.1:{port}/disk0"]
+    told = await asyncio.to_thread(shell.run, info, check=False)
+    assert "TLS" in told, told
+    copy.cancel()
+    await asyncio.wait({copy})
 
 
 @pytest.mark.parametrize("wrong", ["", f"#{dns_name('local', Caller(Role.VSERVER, 'host-c'))}"])

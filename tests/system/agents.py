@@ -27,7 +27,7 @@ from vcenter.store.port import Store
 from vserver.app import Agent, Parts
 from vserver.config import AgentConfig
 from vserver.hypervisor.memory import MemoryFleet, MemoryHypervisor
-from vserver.hypervisor.memory_vm import CopySpeed
+from vserver.hypervisor.memory_speed import CopySpeed
 from vserver.link import GrpcLink
 from vserver.network.fabric import Fabric
 from vserver.network.memory import MemoryNetwork

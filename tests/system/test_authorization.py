@@ -64,7 +64,7 @@ Signaling/SyncGroup       ok,YOURS,YOURS         -                       -      
 Signaling/Lookup          ok,ok,none             ok,ok,none              ok,none,none    ok,none,none    view     ok,ok,none
 Signaling/LookupStream    ok,ok,none             ok,ok,none              ok,none,none    ok,none,none    view     ok,ok,none
 Signaling/Relocate        -                      -                       ok,VM,VM        -               operate  ok,ok,VM
-Signaling/Replicate       BUILT,BUILT,VM         -                       BUILT,VM,VM     -               operate  BUILT,BUILT,VM
+Signaling/Replicate       ok,NOT_OWNER,VM        -                       ok,VM,VM        -               operate  ok,ok,VM
 Signaling/Report          ok,YOURS,YOURS         -                       -               -               -        -
 Session/Attach            ok,YOURS,YOURS         -                       -               -               -        -
 Directory/Lookup          ok,ok,none             ok,ok,none              ok,none,none    ok,none,none    view     ok,ok,none
@@ -120,7 +120,6 @@ SHORT = {
     "OURS": "NOT_LOST",
     "USE": "IN_USE",
     "DONE": "ALREADY_DONE",
-    "BUILT": "UNIMPLEMENTED",
     "CA": "NO_CA",
 }
 OPERATORS = ("view", "operate", "admin")
@@ -180,7 +179,9 @@ REQUESTS: dict[str, Said] = {
     "Signaling/Lookup": lambda t: pb.LookupRequest(keys=[by_id(t.number)]),
     "Signaling/LookupStream": lambda t: [pb.LookupRequest(keys=[by_id(t.number)])],
     "Signaling/Relocate": lambda t: pb.RelocateRequest(vm_id=t.vm_id, destination="host-3"),
-    "Signaling/Replicate": lambda t: pb.ReplicateRequest(vm_id=t.vm_id),
+    "Signaling/Replicate": lambda t: pb.ReplicateRequest(
+        vm_id=t.vm_id, near="host-3", plan_only=True
+    ),
     "Signaling/Report": lambda t: pb.ReportRequest(server_id=t.server),
     "Session/Attach": lambda t: [
         session_pb2.AgentMessage(hello=session_pb2.Hello(server=host(t.server)))

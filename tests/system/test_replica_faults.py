@@ -31,7 +31,7 @@ from tests.system.agents import until
 from vserver.app import Agent, Parts
 from vserver.config import AgentConfig
 from vserver.hypervisor.memory import MemoryFleet
-from vserver.hypervisor.memory_vm import CopySpeed
+from vserver.hypervisor.memory_speed import CopySpeed
 from vserver.link import GrpcLink
 from vserver.network.fabric import Fabric
 from vserver.network.memory import MemoryNetwork

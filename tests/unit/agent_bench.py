@@ -16,7 +16,7 @@ from tests.unit.agent_values import VM, vm
 from vserver.app import Agent, Parts
 from vserver.config import AgentConfig
 from vserver.hypervisor.memory import MemoryFleet
-from vserver.hypervisor.memory_vm import CopySpeed
+from vserver.hypervisor.memory_speed import CopySpeed
 from vserver.network.fabric import Fabric, MemoryHost
 from vserver.network.memory import MemoryNetwork
 from vserver.network.port import Port

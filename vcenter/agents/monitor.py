@@ -46,7 +46,9 @@ class Monitor:
     def gauge(self, server_id: str, vm_id: str) -> Gauge:
         """What a move of the VM is predicted from."""
         seen = self.vm(server_id, vm_id)
-        return Gauge(seen.memory_used_mib, seen.dirty_bytes_per_second) if seen else Gauge()
+        if seen is None:
+            return Gauge()
+        return Gauge(seen.memory_used_mib, seen.dirty_bytes_per_second, seen.disks)
 
     def overloaded(self, view: View, server: Server) -> bool:
         """Promised more than it has, or busy beyond 90 % at its last report."""

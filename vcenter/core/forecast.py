@@ -9,14 +9,17 @@ assumed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 
+from common.model.budget import Budget
+from common.model.disk import Disk
 from common.model.operation import Basis, MoveKind, Operation, Prediction
 from common.model.vm import VmRecord
 from vcenter.core import indexes
 from vcenter.core.planning import Plan
-from vcenter.core.precopy import Course, course
+from vcenter.core.precopy import DEFAULT, Course, course
 from vcenter.core.view import View
 
 LAST = 5  # moves that count: hosts and links change
@@ -28,10 +31,12 @@ OVERHEAD_MS, STILL_MS = 1_500.0, 100.0  # to prepare, switch and start; to hand 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """What a VM's host reported of it last. `dirty`: bytes written in a second."""
+    """What a VM's host reported of it last. `dirty`: bytes written in a second; `disks` None: they
+    are not known."""
 
     memory_mib: int = 0
     dirty: float | None = None
+    disks: tuple[Disk, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -45,9 +50,13 @@ class Forecasts:
     def of_plan(self, planned: Plan) -> Prediction | None:
         """Of a live move; how long other kinds take is not predicted."""
         live = planned.kind is MoveKind.LIVE
-        return self.of(planned.record, planned.destination) if live else None
+        if not live:
+            return None
+        of_memory = self.of(planned.record, planned.destination, planned.budget)
+        return _with_disks(of_memory, sum(disk.used for disk in planned.disks))
 
-    def of(self, record: VmRecord, destination: str) -> Prediction:
+    def of(self, record: VmRecord, destination: str, budget: Budget = DEFAULT) -> Prediction:
+        """What its memory takes."""
         vm_id, source = record.vm.vm_id, record.location.server_id
         gauge = self.gauges.get(vm_id, Gauge())
         ends = {source, destination}
@@ -58,7 +67,8 @@ class Forecasts:
         dirty = gauge.dirty if gauge.dirty is not None else _middle(own, _dirty, 0.0)
         size = record.vm.resources.memory_mib
         memory = float(min(gauge.memory_mib or size, size or gauge.memory_mib) << 20)
-        return _by_course(self._way(source, destination), memory, dirty, gauge.dirty)
+        expected = partial(course, budget=budget)
+        return _by_course(self._way(source, destination), expected, memory, dirty, gauge.dirty)
 
     def _way(self, source: str, destination: str) -> list[Operation]:
         way = source, destination
@@ -75,7 +85,7 @@ class Forecasts:
 
 def _as_before(moves: list[Operation], sampled: float | None) -> Prediction:
     return Prediction(
-        total_ms=_middle(moves, lambda m: m.receipt.total_ms),
+        total_ms=_middle(moves, _of_memory_ms),
         downtime_ms=_middle(moves, lambda m: m.receipt.downtime_ms),
         bytes_per_second=_middle(moves, _speed),
         dirty_bytes_per_second=_middle(moves, _dirty),
@@ -84,12 +94,22 @@ def _as_before(moves: list[Operation], sampled: float | None) -> Prediction:
     )
 
 
+def _with_disks(of_memory: Prediction, size: int) -> Prediction:
+    """They travel first, on the same way."""
+    more_ms = size / of_memory.bytes_per_second * 1000
+    return replace(of_memory, total_ms=of_memory.total_ms + more_ms, disk_bytes=size)
+
+
 def _by_course(
-    way: list[Operation], memory: float, dirty: float, sampled: float | None
+    way: list[Operation],
+    goes: Callable[[float, float, float], Course],
+    memory: float,
+    dirty: float,
+    sampled: float | None,
 ) -> Prediction:
     speed = _middle(way, _speed, BYTES_PER_SECOND)
-    expected = course(memory, dirty, speed)
-    besides = _middle(way, lambda m: m.receipt.total_ms - _course(m).travel_ms, OVERHEAD_MS)
+    expected = goes(memory, dirty, speed)
+    besides = _middle(way, lambda m: _of_memory_ms(m) - _course(m).travel_ms, OVERHEAD_MS)
     still = _middle(way, lambda m: m.receipt.downtime_ms - _course(m).still_ms, STILL_MS)
     return Prediction(
         total_ms=expected.travel_ms + max(besides, 0.0),
@@ -104,8 +124,15 @@ def _by_course(
 def _course(move: Operation) -> Course:
     """What the same rule says of a move that was measured: the difference is what it leaves out."""
     done = move.receipt
-    again = done.dirty_bytes_per_second * done.bytes / done.bytes_per_second
-    return course(max(done.bytes - again, 0.0), _dirty(move), _speed(move))
+    sent = done.bytes - done.disk_bytes
+    again = done.dirty_bytes_per_second * sent / done.bytes_per_second
+    return course(max(sent - again, 0.0), _dirty(move), _speed(move), move.budget)
+
+
+def _of_memory_ms(move: Operation) -> float:
+    """Of its time, what was not for disks."""
+    done = move.receipt
+    return max(done.total_ms - done.disk_bytes / done.bytes_per_second * 1000, 0.0)
 
 
 def _alike(then: float | None, now: float | None) -> bool:

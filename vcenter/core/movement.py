@@ -265,15 +265,14 @@ def _lost(view: View, operation: Operation, record: VmRecord, now_ms: int) -> De
     return Decision((put(operation), *nowhere, *alarm.changes(view, now_ms)), operation)
 
 
+_OF_A_COPY = (
+    *("downtime_ms", "bytes", "disk_bytes", "iterations", "slowed_percent", "suspended"),
+    *("bytes_per_second", "dirty_bytes_per_second"),
+)
+
+
 def _copied(operation: Operation, outcome: MoveOutcome) -> Operation:
-    return _receipt(
-        operation,
-        downtime_ms=outcome.downtime_ms,
-        bytes=outcome.bytes,
-        iterations=outcome.iterations,
-        bytes_per_second=outcome.bytes_per_second,
-        dirty_bytes_per_second=outcome.dirty_bytes_per_second,
-    )
+    return _receipt(operation, **{name: getattr(outcome, name) for name in _OF_A_COPY})
 
 
 def _receipt(operation: Operation, **values: object) -> Operation:

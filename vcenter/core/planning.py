@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.errors import Reason
+from common.model.budget import Budget
+from common.model.disk import Disk
 from common.model.operation import MoveKind
 from common.model.server import Server
 from common.model.vm import VmRecord
@@ -24,6 +26,15 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """How VMs are to be moved. `copy_disks`: there is no shared storage."""
+
+    kind: MoveKind = MoveKind.LIVE
+    copy_disks: bool = False
+    budget: Budget = Budget()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """For one VM a destination, or every reason why there is none. `creates`: what would be
     declared for it in another domain."""
@@ -33,6 +44,30 @@ class Plan:
     objections: tuple[Objection, ...]
     kind: MoveKind
     creates: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    budget: Budget = Budget()
+
+
+def on_terms(planned: Plan, asked: Asked, disks: tuple[Disk, ...] | None) -> Plan:
+    """With what it takes along. `disks`: the VM's own; None: they are not known."""
+    planned = replace(planned, budget=asked.budget)
+    if not asked.copy_disks:
+        disks = tuple(disk for disk in disks or () if disk.local)
+        if not disks:
+            return planned
+    if why := _why_disks_stay(planned, disks):
+        stay = Objection(Reason.DISKS_STAY, why, vm_id=planned.record.vm.vm_id)
+        return replace(planned, objections=(*planned.objections, stay))
+    return replace(planned, disks=disks or ())
+
+
+def _why_disks_stay(planned: Plan, disks: tuple[Disk, ...] | None) -> str:
+    vm_id, source = planned.record.vm.vm_id, planned.record.location.server_id
+    if planned.kind.off:
+        return f"the disks of VM {vm_id} are copied only while it runs; this move is {planned.kind}"
+    if disks is None:
+        return f"{source} has not said yet which disks VM {vm_id} has"
+    return next((disk.problem for disk in disks if disk.problem), "")
 
 
 def plan(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# As both adaptors ask for it: by the rounds over the memory, in ms.
-ALLOWED_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
+from common.model.budget import Budget
+
 ROUNDS = 60  # after which a guest that is slowed down further and further has given in
 # QEMU's auto-converge: where more than half of what was sent in a second is written again
 # meanwhile, for the second time, the guest is slowed down.
 FIRST_BRAKE, BRAKE, LAST_BRAKE = 0.2, 0.1, 0.99
 LOOK_S, TIMES = 1.0, 2
+DEFAULT = Budget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,13 @@ class Course:
     still_ms: float
 
 
-def course(memory: float, dirty: float, speed: float) -> Course:
+def course(memory: float, dirty: float, speed: float, budget: Budget = DEFAULT) -> Course:
     """`memory`: bytes that are not empty; `dirty`: bytes that the guest writes in a second;
     `speed`: bytes a second, more than 0."""
     travel, rest, brake = 0.0, memory, _Brake()
     for done in range(ROUNDS):
         took = rest / speed
-        if done and took * 1000 <= _allowed(done):
+        if done and took * 1000 <= budget.allowed_ms(done):
             break
         travel += took
         written = min(dirty * brake.leaves * took, memory)
@@ -63,7 +64,3 @@ class _Brake:
             self._hot = 0
             more = FIRST_BRAKE if self.leaves == 1.0 else BRAKE
             self.leaves = max(self.leaves - more, 1 - LAST_BRAKE)
-
-
-def _allowed(rounds: int) -> int:
-    return next(ms for least, ms in reversed(ALLOWED_MS) if rounds >= least)

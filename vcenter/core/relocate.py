@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from common.errors import Reason, Refusal
-from common.model.operation import MoveKind, Operation, Phase, PhaseTime
+from common.model.operation import Operation, Phase, PhaseTime
 from common.model.vm import VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.abroad import Abroad
@@ -21,7 +21,7 @@ from vcenter.core.ids import derived_id
 from vcenter.core.loads import Loads
 from vcenter.core.overlay import Overlay
 from vcenter.core.placement import Objection, kind_for
-from vcenter.core.planning import Plan, Where, plan
+from vcenter.core.planning import Asked, Plan, Where, on_terms, plan
 from vcenter.core.queue import Limits, give_turns
 from vcenter.core.table import Change
 from vcenter.core.view import View
@@ -33,7 +33,7 @@ SHOWN = 20  # objections in the text of a refusal; a plan shows all
 class Relocate:
     """Starts a move of one VM, or queues it. `epoch` 0: whatever it is now. `gauges`: what hosts
     reported of VMs last, by vm_id; it is predicted from that what will come of the move. `abroad`:
-    to another domain, as its vCenter has planned it."""
+    to another domain, as its vCenter has planned it. `name`: what the operation is called."""
 
     operation_id: str
     vm_id: str
@@ -43,9 +43,10 @@ class Relocate:
     near: str = ""
     priority: int = 0
     limits: Limits = Limits()
-    kind: MoveKind = MoveKind.LIVE
+    asked: Asked = Asked()
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     abroad: Abroad | None = None
+    name: str = "relocate"
 
     def records(self, view: View) -> Iterable[VmRecord]:
         """What is to be moved."""
@@ -63,6 +64,7 @@ class Relocate:
         if chosen.objections:
             raise _refused(chosen.objections)
         move = _queued(chosen, self.operation_id, self.requested_by, self.priority, now_ms)
+        move = replace(move, kind=self.name, copy_disks=self.asked.copy_disks)
         move = replace(move, predicted=Forecasts(view, self.gauges).of_plan(chosen))
         changes = (*_known(self.abroad, view), _put(_to(self.abroad, move)))
         return _accepted(view, changes, self.limits, now_ms, self.operation_id)
@@ -70,10 +72,8 @@ class Relocate:
     def plan(self, view: View) -> Plan:
         """The dry run."""
         record = view.must_vm(self.vm_id)
-        kind = kind_for(self.kind, record)
-        if self.abroad is not None:
-            return self.abroad.plan(view, record, kind)
-        return plan(view, Loads(view), record, Where(self.destination, self.near), kind)
+        where = Where(self.destination, self.near)
+        return _placed(self, where, view, Loads(view), record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class RelocateAll:
     where: Where = Where()
     priority: int = 0
     limits: Limits = Limits()
-    kind: MoveKind = MoveKind.LIVE
+    asked: Asked = Asked()
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     abroad: Abroad | None = None
 
@@ -123,7 +123,7 @@ class RelocateAll:
             self.records(overlay), key=lambda r: (-r.vm.resources.memory_mib, r.vm.vm_id)
         )
         for record in records:
-            planned = self._place(overlay, loads, record)
+            planned = _placed(self, self.where, overlay, loads, record)
             if _at_home(planned):
                 continue
             plans.append(planned)
@@ -131,12 +131,6 @@ class RelocateAll:
                 loads.promise(planned.destination, record.vm.resources)
                 overlay.add((_put(self._part(planned, now_ms)),))
         return plans
-
-    def _place(self, view: View, loads: Loads, record: VmRecord) -> Plan:
-        kind = kind_for(self.kind, record)
-        if self.abroad is not None:
-            return self.abroad.plan(view, record, kind)
-        return plan(view, loads, record, self.where, kind)
 
     def records(self, view: View) -> Iterator[VmRecord]:
         """What is leaving a vServer already is left to its move."""
@@ -173,13 +167,28 @@ class RelocateAll:
             priority=self.priority,
             subject=self.server_id or f"{self.tenant}/{self.name}",
             near=self.where.near,
-            move_kind=self.kind,
+            move_kind=self.asked.kind,
+            copy_disks=self.asked.copy_disks,
+            budget=self.asked.budget,
         )
 
     def _part(self, planned: Plan, now_ms: int) -> Operation:
         part_id = derived_id(self.operation_id, planned.record.vm.vm_id)
         move = _queued(planned, part_id, self.requested_by, self.priority, now_ms)
-        return _to(self.abroad, replace(move, parent=self.operation_id))
+        move = replace(move, parent=self.operation_id, copy_disks=self.asked.copy_disks)
+        return _to(self.abroad, move)
+
+
+def _placed(
+    command: Relocate | RelocateAll, where: Where, view: View, loads: Loads, record: VmRecord
+) -> Plan:
+    kind = kind_for(command.asked.kind, record)
+    if command.abroad is not None:
+        planned = command.abroad.plan(view, record, kind)
+    else:
+        planned = plan(view, loads, record, where, kind)
+    gauge = command.gauges.get(record.vm.vm_id, Gauge())
+    return on_terms(planned, command.asked, gauge.disks)
 
 
 def _known(abroad: Abroad | None, view: View) -> Sequence[Change]:
@@ -211,6 +220,8 @@ def _queued(
         phases=(PhaseTime(Phase.QUEUED, now_ms),),
         priority=priority,
         move_kind=planned.kind,
+        disks=planned.disks,
+        budget=planned.budget,
     )
 
 

@@ -12,6 +12,7 @@ from itertools import product
 from typing import TypeAlias
 
 from common.errors import Reason
+from common.model.disk import Disk
 from common.model.operation import MoveStep, Operation, Phase
 from common.model.server import Group, Server
 from common.model.vm import VmRecord, VmState
@@ -126,7 +127,21 @@ def _order(view: View, server_id: str, move: Operation) -> MoveOrder | None:
         epoch=order_epoch(move),
         kind=move.move_kind,
         gated=move.gated and step is MoveStep.COPY,
+        disks=_disks(move, step),
+        budget=move.budget,
     )
+
+
+def _disks(move: Operation, step: MoveStep) -> tuple[Disk, ...]:
+    """To make room for, to copy; and to remove where they have come from, once the VM lives with
+    its copies, or where they came to when it does not. What an abort leaves at the destination is
+    known there: nobody else can tell it from what was there before."""
+    if step in (MoveStep.PREPARE, MoveStep.COPY):
+        return move.disks
+    lives_elsewhere = move.phase is Phase.RETURNING or (
+        move.phase is Phase.SETTLING and move.failure is None
+    )
+    return move.disks if step is MoveStep.CLEAN and lives_elsewhere else ()
 
 
 def hosts_of(view: View, record: VmRecord) -> set[str]:

@@ -26,21 +26,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 DEFAULT_SERVER = "localhost:7400"
 FORMATS = ("table", "wide", "json", "yaml", "name")
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _UNLIMITED = 100_000  # columns, where nobody looks: lines are never folded for a program
 
 
 class Seconds(click.ParamType[float]):
-    """`30`, `30s`, `5m`, `1h`."""
+    """`30`, `200ms`, `30s`, `5m`, `1h`."""
 
     name = "duration"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smh]?)", str(value))
         if not match or not float(match[1]):
-            self.fail(f"{value!r} is not a duration: write 30, 30s, 5m or 1h", param, ctx)
+            self.fail(f"{value!r} is not a duration: write 30, 200ms, 30s, 5m or 1h", param, ctx)
         return float(match[1]) * _SECONDS[match[2]]
 
 

@@ -12,8 +12,9 @@ from vcenter.ctl import profile_file
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Group
 from vcenter.ctl.failure import status_of
+from vcenter.ctl.how import How, move_options
 from vcenter.ctl.keys import GroupName
-from vcenter.ctl.move import How, carry_out, move_options
+from vcenter.ctl.move import carry_out
 from vcenter.ctl.output import Column, Pairs, many, one
 from vcenter.ctl.policy import get_group, read_profile, summary
 

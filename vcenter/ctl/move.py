@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeVar
+from typing import TypeAlias
 
 import click
 
@@ -15,83 +12,13 @@ from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Command
 from vcenter.ctl.failure import Exit, Failure, advice
 from vcenter.ctl.follow import finish, follow
+from vcenter.ctl.how import How, move_options
 from vcenter.ctl.keys import find_vm_id
 from vcenter.ctl.movement import expected, receipt
 from vcenter.ctl.output import Pairs
-from vcenter.ctl.words import or_none, word
+from vcenter.ctl.words import or_none, size, word
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class How:
-    """What all kinds of moves are asked for with."""
-
-    destination: str
-    near: str
-    priority: int
-    kind: str
-    plan: bool
-    wait: bool
-
-    def request(self, **subject: Any) -> signaling_pb2.RelocateRequest:
-        return signaling_pb2.RelocateRequest(
-            destination=self.destination,
-            near=self.near,
-            priority=self.priority,
-            kind=operations_pb2.MoveKind.Value(f"MOVE_KIND_{self.kind.upper()}"),
-            plan_only=self.plan,
-            **subject,
-        )
-
-
-_OPTIONS = (
-    click.option(
-        "--to",
-        "destination",
-        metavar="[DOMAIN/]SERVER",
-        default="",
-        help="The destination; without it, the least loaded vServer that fits. DOMAIN/SERVER is one"
-        " of another domain, DOMAIN/ any that fits there.",
-    ),
-    click.option(
-        "--near",
-        metavar="PLACE",
-        default="",
-        help="The vServer nearest to it that fits: a site, a vServer, or LATITUDE,LONGITUDE.",
-    ),
-    click.option(
-        "--priority",
-        type=click.IntRange(-100, 100),
-        default=0,
-        help="In the queue, higher ones have their turn first; 0.",
-    ),
-    click.option(
-        "--kind",
-        type=click.Choice(["live", "suspend", "cold"]),
-        default="live",
-        help="Of VMs that run: live; suspend: they stand still meanwhile; cold: they are shut down,"
-        " moved, and started. A VM that is off is moved as it is.",
-    ),
-    click.option("--plan", is_flag=True, help="Only say what would be done, or why it cannot be."),
-    click.option("--wait/--no-wait", default=True, help="Wait for the end (default), or do not."),
-)
-
-
-def move_options(function: F) -> F:
-    """The options of a move, handed over as one `how`."""
-
-    @wraps(function)
-    def wrapper(*args: Any, **given: Any) -> Any:
-        names = ("destination", "near", "priority", "kind", "plan", "wait")
-        how = How(**{name: given.pop(name) for name in names})
-        if how.destination and how.near:
-            raise click.UsageError("--to and --near exclude each other")
-        return function(*args, how=how, **given)
-
-    for option in reversed(_OPTIONS):
-        wrapper = option(wrapper)
-    return wrapper  # type: ignore[return-value]
+Planned: TypeAlias = signaling_pb2.RelocateResponse | signaling_pb2.ReplicateResponse
 
 
 @click.command(cls=Command)
@@ -114,6 +41,8 @@ def move(app: App, key: str, how: How, epoch: int | None) -> None:
       vctl vm move web-1 --to host-7 --kind suspend
       vctl vm move web-1 --to west/host-3
       vctl vm move web-1 --to west/ --plan
+      vctl vm move web-1 --to host-7 --copy-disks
+      vctl vm move web-1 --to host-7 --downtime 200ms --if-over refuse --deadline 60s
       vctl vm move web-1 --near fra1 --priority 10
       vctl vm move web-1 --to host-7 --timeout 10m -o json
       vctl op follow "$(vctl vm move web-1 --no-wait -o name)"
@@ -126,24 +55,31 @@ def carry_out(app: App, request: signaling_pb2.RelocateRequest, how: How) -> Non
     """Plans, or starts and (unless told otherwise) waits for the end."""
     answer = app.client.call(app.client.signaling.Relocate, request)
     if how.plan:
-        _told(app, answer)
-        return
-    operation = answer.operation
+        told(app, answer)
+    else:
+        finished(app, answer.operation, wait=how.wait)
+
+
+def finished(app: App, operation: operations_pb2.Operation, *, wait: bool) -> None:
+    """Waits for its end, unless told otherwise."""
     app.say(f"Operation {operation.operation_id}")
-    if not how.wait:
+    if not wait:
         output.one(app, operation, receipt(operation), operation.operation_id)
         return
     finish(app, follow(app, operation.operation_id, known=True))
 
 
-def _told(app: App, answer: signaling_pb2.RelocateResponse) -> None:
+def told(
+    app: App, answer: signaling_pb2.RelocateResponse | signaling_pb2.ReplicateResponse
+) -> None:
+    """What would be done; raises `Failure` if it cannot be."""
     output.one(app, answer, _plan_pairs(answer), answer.destination)
     if answer.objections:
         count = len(answer.objections)
         raise Failure(Exit.REFUSED, f"the move would be refused: {count} objection(s)")
 
 
-def _plan_pairs(answer: signaling_pb2.RelocateResponse) -> Pairs:
+def _plan_pairs(answer: Planned) -> Pairs:
     if len(answer.moves) != 1:
         yield "VMs to move", str(len(answer.moves))
     for move in answer.moves:
@@ -153,6 +89,9 @@ def _plan_pairs(answer: signaling_pb2.RelocateResponse) -> Pairs:
             yield "Declares there", ", ".join(move.creates)
         if move.HasField("predicted"):
             yield "Expected", expected(move.predicted)
+        for disk in move.disks:
+            used = f"{size(disk.used_bytes)} of {size(disk.bytes)}"
+            yield "Disk to copy", f"{disk.path}, {used}"
     if not answer.moves:
         yield "Destination", or_none(answer.destination)
     for objection in answer.objections:

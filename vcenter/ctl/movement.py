@@ -57,8 +57,12 @@ def progress(op: Operation) -> str:
     """How much has been copied, and how fast; empty if nothing is known."""
     if not op.HasField("progress") or not op.progress.bytes_total:
         return ""
-    done, total = op.progress.bytes_processed, op.progress.bytes_total
-    return f"{size(done)} of {size(total)}, {size(op.progress.bytes_per_second)}/s"
+    now = op.progress
+    text = f"{size(now.bytes_processed)} of {size(now.bytes_total)}"
+    if now.disk_bytes_total:
+        disks = f"{size(now.disk_bytes_processed)} of {size(now.disk_bytes_total)}"
+        text += f" (of it disks {disks})"
+    return f"{text}, {size(now.bytes_per_second)}/s" if now.bytes_per_second else text
 
 
 def phases(op: Operation) -> str:
@@ -108,6 +112,8 @@ def _outlook(op: Operation) -> Pairs:
 
 def _of_a_move(op: Operation) -> Pairs:
     yield "Epoch", f"{op.epoch_before} -> {op.epoch_after}" if op.epoch_after else "unchanged"
+    if op.HasField("budget"):
+        yield "Budget", budget(op.budget)
     yield "Phases", phases(op)
     if op.HasField("predicted"):
         yield "Expected", expected(op.predicted)
@@ -117,12 +123,20 @@ def _of_a_move(op: Operation) -> Pairs:
         yield from _figures(op.receipt, op.predicted)
 
 
+def budget(given: operations_pb2.Budget) -> str:
+    """`400 ms standing still, or slow; switched within 60 s`."""
+    enum = given.DESCRIPTOR.fields_by_name["if_over"].enum_type
+    text = f"{span(given.downtime_ms)} standing still, or {enum_word(enum, given.if_over)}"
+    return f"{text}; switched within {span(given.deadline_ms)}" if given.deadline_ms else text
+
+
 def expected(predicted: operations_pb2.Prediction) -> str:
     """`1.20 s, of it 45 ms standing still; measured: …`."""
     enum = predicted.DESCRIPTOR.fields_by_name["basis"].enum_type
     ground = _GROUNDS.get(predicted.basis) or enum_word(enum, predicted.basis)
     text = f"{span(predicted.total_ms)}, standing still for {span(predicted.downtime_ms)}"
-    return f"{text} ({ground})"
+    disks = f", {size(predicted.disk_bytes)} of disks copied" if predicted.disk_bytes else ""
+    return f"{text}{disks} ({ground})"
 
 
 _GROUNDS = {
@@ -139,8 +153,13 @@ def _figures(done: operations_pb2.Receipt, predicted: operations_pb2.Prediction)
     yield "Switch", span(done.switch_ms)
     seen = done.HasField("blackout_ms")
     yield "Blackout", span(done.blackout_ms) if seen else "not measured"
+    if done.suspended:
+        yield "Budget not kept", "the guest stood still for the rest of its copy"
+    if done.slowed_percent:
+        yield "Slowed down", f"{done.slowed_percent} % of its CPU time, in the end"
     speed = f", {size(done.bytes_per_second)}/s" if done.bytes_per_second else ""
-    yield "Copied", f"{size(done.bytes)} in {done.iterations} iterations{speed}"
+    disks = f", of it disks {size(done.disk_bytes)}" if done.disk_bytes else ""
+    yield "Copied", f"{size(done.bytes)}{disks} in {done.iterations} iterations{speed}"
     if done.bytes_per_second:
         yield "Written meanwhile", f"{size(done.dirty_bytes_per_second)}/s"
     before, after = done.policy_hash_before, done.policy_hash_after

@@ -10,7 +10,8 @@ from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Group
 from vcenter.ctl.failure import Exit, Failure
 from vcenter.ctl.follow import finish, follow
-from vcenter.ctl.move import How, carry_out, move_options
+from vcenter.ctl.how import How, move_options
+from vcenter.ctl.move import carry_out
 from vcenter.ctl.movement import receipt
 from vcenter.ctl.output import Column, Pairs, many, one
 from vcenter.ctl.words import enum_word, listed, moment, or_none, share, word

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from common.codec.checker import Checker
 from common.codec.enums import MOVE_KIND
+from common.codec.manner import from_budget, to_disks
 from common.codec.operation import to_operation, to_prediction
 from common.errors import Reason, Refusal
 from common.model.identity import parse_name, parse_vm_id
@@ -13,7 +14,7 @@ from common.model.operation import MoveKind, Operation, Prediction
 from common.model.place import is_abroad, parse_place, seen_from
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core.forecast import Forecasts
-from vcenter.core.planning import Plan, Where
+from vcenter.core.planning import Asked, Plan, Where
 from vcenter.core.relocate import Relocate, RelocateAll
 from vcenter.wire.caller import Caller
 from vcenter.wire.context import Parts
@@ -25,9 +26,16 @@ MAX_PLACE = 255
 
 async def serve(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> pb.RelocateResponse:
     command = _read(parts, request, caller)
+    return await carry_out(parts, command, caller, plan_only=request.plan_only)
+
+
+async def carry_out(
+    parts: Parts, command: Relocate | RelocateAll, caller: Caller, *, plan_only: bool
+) -> pb.RelocateResponse:
+    """Planned, or accepted; the caller may do it, or it is refused."""
     _check(parts, command, caller)
     command = await _arranged(parts, _gauged(parts, command), caller)
-    if request.plan_only:
+    if plan_only:
         return _planned(parts, command, caller)
     operation: Operation = (await parts.ledger.submit(command)).reply
     return pb.RelocateResponse(operation=to_operation(operation), destination=operation.destination)
@@ -46,6 +54,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
     check.require(bool(subject.vm_id) or not request.epoch, "epoch", "of one VM only")
     kind = MOVE_KIND.read(check, "kind", request.kind, MoveKind.LIVE)
     check.require(kind is not MoveKind.RESTART, "kind", "of a VM that runs, COLD is a restart")
+    asked = Asked(kind, request.copy_disks, from_budget(check, request.budget))
     check.done()
     destination = seen_from(parts.domain, request.destination)
     if subject.vm_id:
@@ -58,7 +67,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
             near=request.near,
             priority=request.priority,
             limits=parts.limits,
-            kind=kind,
+            asked=asked,
         )
     return RelocateAll(
         parts.new_id(),
@@ -69,7 +78,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
         where=Where(destination, request.near),
         priority=request.priority,
         limits=parts.limits,
-        kind=kind,
+        asked=asked,
     )
 
 
@@ -163,4 +172,5 @@ def _to_move(planned: Plan, predicted: Prediction | None) -> pb.PlannedMove:
         predicted=to_prediction(predicted) if predicted is not None else None,
         kind=MOVE_KIND.to(planned.kind),
         creates=planned.creates,
+        disks=to_disks(planned.disks),
     )

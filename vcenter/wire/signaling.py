@@ -15,15 +15,14 @@ from common.model.identity import parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import signaling_pb2_grpc
 from vcenter.agents.arrivals import register
-from vcenter.core import deregister, replicate, report
+from vcenter.core import deregister, report
 from vcenter.core.register import Register as RegisterCommand
 from vcenter.core.register import Reply
-from vcenter.wire import lookup, relocate, sync_group
+from vcenter.wire import lookup, relocate, replicate, sync_group
 from vcenter.wire.context import Servicer
 from vcenter.wire.guard import streaming, unary
 from vcenter.wire.register import outcome_to, read_register
 from vcenter.wire.rules import own_server
-from vcenter.wire.sight import check_vm
 
 MAX_REPORTED = 10_000
 
@@ -95,9 +94,7 @@ class SignalingService(Servicer, signaling_pb2_grpc.SignalingServicer):
 
     @unary
     async def Replicate(self, request: pb.ReplicateRequest, caller: Caller) -> pb.ReplicateResponse:
-        check_vm(self.table, caller, request.vm_id)
-        await self.ledger.submit(replicate.Replicate(request.vm_id, request.near, request.standby))
-        return pb.ReplicateResponse()
+        return await replicate.serve(self.parts, request, caller)
 
     @unary
     async def Report(self, request: pb.ReportRequest, caller: Caller) -> pb.ReportResponse:

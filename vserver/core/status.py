@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from common.model.disk import Disk
 from common.model.server import VmStatus
 from common.model.vm import VmState
 from common.model.wanted import WantedVm
@@ -35,7 +37,13 @@ def vm_status(
         applied_hash=_applied(hosted, wanted, observed),
         port_problem=_problem(hosted, problems, refused),
         dirty_bytes_per_second=usage.dirty_bytes_per_second,
+        disks=tuple(_sized(disk, usage) for disk in hosted.disks),
     )
+
+
+def _sized(disk: Disk, usage: VmUsage) -> Disk:
+    size, used = usage.disks.get(disk.path, (0, 0))
+    return replace(disk, bytes=size, used=used)
 
 
 def _applied(hosted: HostedVm, wanted: WantedVm | None, observed: Observed) -> str:

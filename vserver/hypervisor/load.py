@@ -10,7 +10,7 @@ from vserver.hypervisor.port import VmUsage
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Counters at one moment; CPU times in nanoseconds."""
+    """Counters at one moment; CPU times in nanoseconds. `disks`: as in `VmUsage`, by VM."""
 
     at: float
     host_busy: int = 0
@@ -18,6 +18,7 @@ class Sample:
     memory_total_kib: int = 0
     memory_free_kib: int = 0
     vms: dict[str, tuple[int, int]] = field(default_factory=dict)
+    disks: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
 
 
 def load(before: Sample | None, now: Sample) -> tuple[ServerStatus, dict[str, VmUsage]]:
@@ -32,7 +33,11 @@ def load(before: Sample | None, now: Sample) -> tuple[ServerStatus, dict[str, Vm
     )
     elapsed = (now.at - earlier.at) * 1e9
     usage = {
-        vm_id: VmUsage(_percent(cpu - earlier.vms.get(vm_id, (cpu, 0))[0], elapsed), kib // 1024)
+        vm_id: VmUsage(
+            _percent(cpu - earlier.vms.get(vm_id, (cpu, 0))[0], elapsed),
+            kib // 1024,
+            disks=now.disks.get(vm_id, {}),
+        )
         for vm_id, (cpu, kib) in now.vms.items()
     }
     return status, usage

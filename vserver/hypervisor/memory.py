@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from common.clock import Clock
-from common.model.operation import HostedState, MoveKind, Progress
+from common.model.disk import Disk
+from common.model.operation import HostedState, Progress
 from common.model.server import ServerStatus
 from common.model.vm import Resources, VmState
 from vserver.hypervisor import memory_cold
 from vserver.hypervisor.changes import Changes
 from vserver.hypervisor.memory_copy import MemoryCopy
 from vserver.hypervisor.memory_host import MemoryHost, refused
-from vserver.hypervisor.memory_vm import CopySpeed
+from vserver.hypervisor.memory_speed import CopySpeed
 from vserver.hypervisor.metadata import AttachmentRules
-from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms, HostedVm, HostFacts, VmUsage
 
 SCHEME = "memory://"
 _CAPACITY = Resources(vcpus=64, memory_mib=262144)
@@ -83,7 +84,10 @@ class MemoryHypervisor(MemoryHost):
         running = {i: v.vm.resources.memory_mib for i, v in self.vms.items() if v.active}
         total = self._capacity.memory_mib
         status = ServerStatus(0.0, max(total - sum(running.values()), 0), total)
-        return status, {vm_id: VmUsage(0.0, mib) for vm_id, mib in running.items()}
+        return status, {
+            vm_id: VmUsage(0.0, mib, disks=self.disks.sizes(self.vms[vm_id].described.disks))
+            for vm_id, mib in running.items()
+        }
 
     async def hosted(self, vm_id: str) -> HostedState:
         if not self.reachable:
@@ -103,8 +107,7 @@ class MemoryHypervisor(MemoryHost):
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
-        kind: MoveKind = MoveKind.LIVE,
-        gated: bool = False,
+        terms: CopyTerms = PLAIN,
     ) -> Copied:
         self._ask()
         vm = self.vms.get(vm_id)
@@ -113,7 +116,7 @@ class MemoryHypervisor(MemoryHost):
         if vm_id in self._copies:
             raise refused(f"VM {vm_id} is being copied already")
         destination = self._peer(destination_uri)
-        copy = MemoryCopy(self._fleet.clock, self._fleet.speed, vm, self, destination, kind)
+        copy = MemoryCopy(self._fleet.clock, self._fleet.speed, vm, self, destination, terms)
         self._copies[vm_id] = copy
         try:
             return await copy.run(devices, progress)
@@ -144,8 +147,21 @@ class MemoryHypervisor(MemoryHost):
             copy.abort()
             await copy.ended.wait()
 
-    async def make_way(self, vm_id: str) -> None:
+    async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
         """A copy that has left leaves nothing."""
+        if disks:
+            self._ask()
+            self.disks.make(vm_id, disks)
+
+    async def drop_disks(self, vm_id: str, disks: Sequence[Disk]) -> None:
+        """All files of a `memory` host are its own; those that another VM has stay."""
+        self._ask()
+        vm = self.vms.get(vm_id)
+        if vm is not None and vm.active:
+            raise refused(f"VM {vm_id} is {vm.state} here; its disks are not removed")
+        others = [v.described.disks for i, v in self.vms.items() if i != vm_id]
+        used = {disk.path for each in others for disk in each}
+        self.disks.remove(disk.path for disk in disks if disk.path not in used)
 
     async def hold(self, vm_id: str) -> bool:
         """Its copies wait for nobody but `resume`."""
@@ -158,6 +174,7 @@ class MemoryHypervisor(MemoryHost):
             raise refused(f"VM {vm_id} is not here, or off")
         if vm.state is VmState.INCOMING and not vm.arrived:
             raise refused("the VM's memory is still arriving")
+        self.disks.keep(vm_id)
         if vm.state is not VmState.RUNNING:
             vm.state, vm.arrived = VmState.RUNNING, False
             self.changed(vm_id)
@@ -165,11 +182,11 @@ class MemoryHypervisor(MemoryHost):
     async def discard(self, vm_id: str) -> None:
         self._ask()
         vm = self.vms.get(vm_id)
-        if vm is None:
-            return
-        if vm.state not in (VmState.INCOMING, VmState.SHUT_OFF):
-            raise refused(f"the VM is {vm.state} here; it is not discarded")
-        self.drop(vm_id)
+        if vm is not None:
+            if vm.state not in (VmState.INCOMING, VmState.SHUT_OFF):
+                raise refused(f"the VM is {vm.state} here; it is not discarded")
+            self.drop(vm_id)
+        self.disks.clear(vm_id)
 
     def _peer(self, uri: str) -> MemoryHypervisor:
         found = self._fleet.hosts.get(uri)

@@ -45,6 +45,7 @@ def power_on(vm_id: str, host: MemoryHost) -> None:
     if fault := host.take_start_fault():
         raise refused(fault)
     if not vm.active:
+        host.disks.check(vm.described.disks)
         host.start(vm_id)
 
 

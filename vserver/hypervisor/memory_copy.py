@@ -8,9 +8,13 @@ from collections.abc import Callable, Mapping
 from common.clock import Clock
 from common.model.operation import MoveKind, Progress
 from common.model.vm import VmState
+from vserver.core.pace import Pace
 from vserver.hypervisor.memory_host import MemoryHost, refused
-from vserver.hypervisor.memory_vm import CopySpeed, MemoryVm
-from vserver.hypervisor.port import Copied
+from vserver.hypervisor.memory_speed import CopySpeed, Course, Load
+from vserver.hypervisor.memory_vm import MemoryVm
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
+
+_MIB = 1 << 20
 
 
 class MemoryCopy:
@@ -24,7 +28,7 @@ class MemoryCopy:
         vm: MemoryVm,
         source: MemoryHost,
         destination: MemoryHost,
-        kind: MoveKind = MoveKind.LIVE,
+        terms: CopyTerms = PLAIN,
     ) -> None:
         self.ended = asyncio.Event()
         self._clock = clock
@@ -32,7 +36,7 @@ class MemoryCopy:
         self._vm = vm
         self._source = source
         self._destination = destination
-        self._kind = kind
+        self._terms = terms
         self._fault = source.take_copy_fault()
         self._share = 0.0
         self._aborted = False
@@ -47,35 +51,50 @@ class MemoryCopy:
         there = destination.vms.get(vm_id)
         if there and there.active:
             raise refused("the domain is already active at the destination")
+        destination.disks.check(self._vm.described.disks)
         arriving = self._vm.at_destination(devices)
         destination.vms[vm_id] = arriving
         destination.changed(vm_id)
         try:
-            total = await self._transfer(arriving, progress)
+            copied = await self._transfer(arriving, progress)
         except BaseException:
             self._undo(arriving)
             raise
         arriving.arrived = True
         destination.changed(vm_id)
         self._source.drop(vm_id)
-        return self._speed.copied(total)
+        return copied
 
-    async def _transfer(self, arriving: MemoryVm, progress: Callable[[Progress], None]) -> int:
+    async def _transfer(self, arriving: MemoryVm, progress: Callable[[Progress], None]) -> Copied:
         def told(now: Progress) -> None:
             self._share = now.bytes_processed / max(now.bytes_total, 1)
             progress(now)
 
         self._check(arriving)
-        if self._kind is MoveKind.SUSPEND:
+        if self._terms.kind is MoveKind.SUSPEND:
             self._stand_still()
-        total = await self._speed.copy(
-            self._clock, self._vm.vm, told, lambda: self._check(arriving)
+        memory = max(self._vm.vm.resources.memory_mib, 1) * _MIB
+        still = self._terms.kind is MoveKind.SUSPEND
+        load = Load(
+            sum(disk.bytes for disk in self._terms.disks), memory, 0 if still else self._vm.writes
         )
+        pace = Pace(self._terms.budget)
+        course = Course(self._clock, self._speed, pace, told, lambda: self._check(arriving))
+        left = await course.run(load)
         self._check(arriving)
         self._stand_still()
-        await self._clock.sleep(self._speed.downtime)
+        await self._clock.sleep(left.seconds)
         self._check(arriving)
-        return total
+        for disk in self._terms.disks:
+            self._destination.disks.files[disk.path] = self._source.disks.files[disk.path]
+        return Copied(
+            left.sent,
+            left.seconds * 1000,
+            left.rounds,
+            disk_bytes=load.disks,
+            slowed_percent=left.slowed_percent,
+            suspended=pace.suspended,
+        )
 
     def _stand_still(self) -> None:
         if self._vm.state is not VmState.PAUSED:

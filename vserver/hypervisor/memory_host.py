@@ -7,8 +7,10 @@ from dataclasses import replace
 from itertools import count
 
 from common.errors import Reason, Refusal
+from common.model.disk import Disk
 from common.model.vm import Vm, VmState
 from vserver.hypervisor.changes import EVERYTHING, Changes
+from vserver.hypervisor.memory_disks import MemoryDisks
 from vserver.hypervisor.memory_vm import MemoryVm
 from vserver.hypervisor.metadata import AttachmentRules, Description, read_domain
 from vserver.hypervisor.port import Tap
@@ -25,6 +27,7 @@ class MemoryHost:
         self.powered = True
         self.answering = True
         self.changes = Changes()
+        self.disks = MemoryDisks()
         self._rules = rules
         self._tap_numbers = count()
         self._copy_fault: tuple[str, float] | None = None
@@ -32,12 +35,17 @@ class MemoryHost:
         self.deaf: set[str] = set()  # VMs whose guests do not heed their power button
 
     def create(
-        self, vm: Vm, bridges: Mapping[str, str] | str = "br0", *, started: bool = True
+        self,
+        vm: Vm,
+        bridges: Mapping[str, str] | str = "br0",
+        *,
+        started: bool = True,
+        disks: tuple[Disk, ...] = (),
     ) -> None:
         """`virsh define`, then `start`. `bridges`: by MAC, or one for all interfaces."""
         by_mac = {i.mac: bridges for i in vm.interfaces} if isinstance(bridges, str) else bridges
         taps = tuple(Tap(i.mac, by_mac.get(i.mac, "")) for i in vm.interfaces)
-        self._define(Description(vm, taps), started=started)
+        self._define(Description(vm, taps, disks=disks), started=started)
 
     def create_xml(self, xml: str, *, started: bool = True) -> str:
         """The same from a domain's XML, read as libvirt's adaptor reads it; returns the vm_id."""

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 
+from common.model.disk import Disk
 from common.model.identity import parse_vm_id
 from common.model.vm import Interface, Resources, Vm
 from vserver.hypervisor.assignment import VM_ELEMENT, Assignment, read_assignment
+from vserver.hypervisor.domain_disks import own_disks
 from vserver.hypervisor.port import Tap
 
 _MAX_XML = 4 << 20
@@ -62,6 +64,7 @@ class Description:
     vm: Vm
     taps: tuple[Tap, ...]
     problem: str = ""
+    disks: tuple[Disk, ...] = ()
 
 
 def read_domain(xml: str, rules: AttachmentRules, *, active: bool) -> Description:
@@ -76,11 +79,12 @@ def read_domain(xml: str, rules: AttachmentRules, *, active: bool) -> Descriptio
     )
     taps = tuple(Tap(nic.mac, nic.bridge, nic.device if active else "") for nic in nics)
     ours = root.find(f"metadata/{VM_ELEMENT}")
+    disks = own_disks(root)
     try:
         said = None if ours is None else read_assignment(ours, [nic.mac for nic in nics])
-        return Description(assigned(plain, nics, said, rules), taps)
+        return Description(assigned(plain, nics, said, rules), taps, disks=disks)
     except ValueError as error:
-        return Description(plain, taps, str(error))
+        return Description(plain, taps, str(error), disks)
 
 
 def assigned(vm: Vm, nics: list[Nic], said: Assignment | None, rules: AttachmentRules) -> Vm:

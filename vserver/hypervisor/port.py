@@ -8,9 +8,11 @@ Failures raise `Refusal(HYPERVISOR_FAILED)` quoting the hypervisor; a call that 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from common.model.budget import Budget
+from common.model.disk import Disk
 from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import Resources, Vm, VmState
@@ -31,13 +33,14 @@ class HostedVm:
 
     `state` is INCOMING while memory arrives, and also after it has arrived and nobody has resumed
     the VM (a move's destination between copy and start). `problem` says what is wrong with the
-    metadata, for people; such a VM is treated as unassigned.
+    metadata, for people; such a VM is treated as unassigned. `disks`: its own, sizes left out.
     """
 
     vm: Vm
     state: VmState
     taps: tuple[Tap, ...] = ()
     problem: str = ""
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,43 @@ class HostFacts:
 @dataclass(frozen=True, slots=True)
 class VmUsage:
     """`cpu_percent` of one CPU, since the last call of `usage()`. `dirty_bytes_per_second`: memory
-    that the guest wrote in one second, sampled not long ago; None where nobody has looked."""
+    that the guest wrote in one second, sampled not long ago; None where nobody has looked.
+    `disks`: what its files hold and take, in bytes, by path."""
 
     cpu_percent: float
     memory_used_mib: int
     dirty_bytes_per_second: float | None = None
+    disks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTerms:
+    """How a running VM is copied: LIVE, or as SUSPEND: then its guest stands still here from the
+    beginning. `gated`: the destination has said that it can `hold` the VM. `disks` go along, into
+    the files that `make_way` has made. `budget` is of a LIVE copy."""
+
+    kind: MoveKind = MoveKind.LIVE
+    gated: bool = False
+    disks: tuple[Disk, ...] = ()
+    budget: Budget = Budget()
+
+
+PLAIN = CopyTerms()
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A finished copy, in the hypervisor's own figures; rates are 0 where it does not give them."""
+    """A finished copy, in the hypervisor's own figures; rates, of memory, are 0 where it does not
+    give them. For `slowed_percent` and `suspended` see `Receipt`."""
 
     bytes: int
     downtime_ms: float
     iterations: int
     bytes_per_second: float = 0.0
     dirty_bytes_per_second: float = 0.0
+    disk_bytes: int = 0
+    slowed_percent: int = 0
+    suspended: bool = False
 
 
 def writing(passed: int, memory: int, sent: int, bytes_per_second: float) -> float:
@@ -123,19 +147,17 @@ class Hypervisor(Protocol):
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
-        kind: MoveKind = MoveKind.LIVE,
-        gated: bool = False,
+        terms: CopyTerms = CopyTerms(),
     ) -> Copied:
-        """Copy a running VM, LIVE, or as SUSPEND: then its guest stands still here from the
-        beginning. It stays *paused* at the destination (INCOMING there).
+        """Copy a running VM. It stays *paused* at the destination (INCOMING there).
 
         When this returns, the VM is ABSENT here for good, its definition gone too. `devices` maps
         each MAC to the tap's name at the destination, so that policy is there before the tap is.
-        Raises if the copy failed or was aborted: the VM then runs on here.
+        Raises if the copy failed or was aborted, DOWNTIME_NOT_KEPT if its budget wants that: the VM
+        then runs on here, with its disks. A disk that was copied stays here (`drop_disks`).
 
-        `gated`: the destination has said that it can `hold` the VM. Then this may return earlier,
-        with the VM HELD here: the last of its memory may still be travelling, and it runs here only
-        after `resume`.
+        If it is `gated` this may return earlier, with the VM HELD here: the last of its memory may
+        still be travelling, and it runs here only after `resume`.
         """
         ...
 
@@ -164,8 +186,15 @@ class Hypervisor(Protocol):
         """Stop a copy under way. Nothing to stop is no error."""
         ...
 
-    async def make_way(self, vm_id: str) -> None:
-        """Return when the VM may arrive: what an earlier stay left has been cleared away."""
+    async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
+        """Return when the VM may arrive: what an earlier stay left has been cleared away, and there
+        are empty files for the copies of these disks. They are this move's until `resume`, and go
+        with `discard`. Refuses where a file is there already, or none may be made."""
+        ...
+
+    async def drop_disks(self, vm_id: str, disks: Sequence[Disk]) -> None:
+        """Remove these files, for the VM lives with copies of them: those that are this host's to
+        remove (docs/disks.md). Refuses while the VM is on here. Nothing there is no error."""
         ...
 
     async def hold(self, vm_id: str) -> bool:

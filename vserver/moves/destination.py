@@ -24,7 +24,7 @@ _log = log.get(__name__)
 async def prepare(means: Means, job: Job) -> Found:
     """Policy before packets: closed ports, under the names that the taps will have."""
     wanted = means.wanted_of(job)
-    await means.hypervisor.make_way(job.vm_id)
+    await means.hypervisor.make_way(job.vm_id, job.order.disks)
     here = await means.guests.look(job.vm_id)
     if here is not None and here.state in RUNS:
         raise Refusal(Reason.RUNNING_IN_TWO_PLACES, "the VM runs here already")

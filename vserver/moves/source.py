@@ -7,11 +7,12 @@ from contextlib import suppress
 
 from common.errors import Reason, Refusal
 from common.model.operation import HostedState, Progress
+from common.model.wanted import MoveOrder
 from vserver.core.ports import ports_of
 from vserver.core.readback import policy_in_force
 from vserver.core.taps import incoming_device
 from vserver.guests import FAILURES
-from vserver.hypervisor.port import Copied
+from vserver.hypervisor.port import Copied, CopyTerms
 from vserver.moves.means import Found, Job, Means
 
 PROGRESS_EVERY = 0.2  # seconds
@@ -34,10 +35,11 @@ async def copy(means: Means, job: Job) -> Found:
             job.order.peer_migration_uri,
             {i.mac: incoming_device(i.mac) for i in wanted.vm.interfaces},
             _reporter(means, job.order.operation_id),
-            job.order.kind,
-            job.order.gated,
+            _terms(job.order),
         )
     except Refusal as error:
+        if error.reason is Reason.DOWNTIME_NOT_KEPT:
+            raise
         raise Refusal(Reason.COPY_FAILED, error.message) from error
     except TimeoutError:  # unknown, not failed
         if not await _has_left(means, job):
@@ -62,6 +64,10 @@ async def _has_left(means: Means, job: Job) -> bool:
     if truth is HostedState.SHUT_OFF:
         raise Refusal(Reason.NOT_RUNNING, "its guest has shut down, in the middle of its move")
     return truth in _LEFT
+
+
+def _terms(order: MoveOrder) -> CopyTerms:
+    return CopyTerms(order.kind, order.gated, order.disks, order.budget)
 
 
 def _reporter(means: Means, operation_id: str) -> Callable[[Progress], None]:

@@ -7,6 +7,7 @@ decides on, together with the hypervisor's word on where the VM is (`truth`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import TypeAlias
 
 from common import log
@@ -40,12 +41,8 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         truth=await means.truth(job),
         failure=failure,
         policy_hash=found.policy_hash,
-        downtime_ms=found.copied.downtime_ms,
-        bytes=found.copied.bytes,
-        iterations=found.copied.iterations,
-        bytes_per_second=found.copied.bytes_per_second,
-        dirty_bytes_per_second=found.copied.dirty_bytes_per_second,
         gated=found.gated,
+        **asdict(found.copied),
     )
 
 
@@ -57,6 +54,8 @@ async def clean(means: Means, job: Job) -> Found:
     if here is not None and here.state in RUNS:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
     await means.hypervisor.discard(job.vm_id)
+    if job.order.disks:
+        await means.hypervisor.drop_disks(job.vm_id, job.order.disks)
     await means.guests.look(job.vm_id)
     for device in _devices_left(means, job):
         await means.plane.apply(RemovePort(device))

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 
 from common.clock import Clock
-from common.errors import Refusal
+from common.errors import Reason, Refusal
+from common.model.disk import Disk
 from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import VmState
@@ -21,9 +22,10 @@ from vserver.hypervisor.libvirt.copy_plan import Way
 from vserver.hypervisor.libvirt.gate.keeper import Keeper
 from vserver.hypervisor.libvirt.held import Held
 from vserver.hypervisor.libvirt.subscription import What
+from vserver.hypervisor.libvirt.volumes import Storage, Volumes
 from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
-from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms, HostedVm, HostFacts, VmUsage
 from vserver.hypervisor.sampling import READY_AFTER, Sampling
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,8 @@ _STILL = (VmState.PAUSED, VmState.INCOMING)
 class LibvirtHypervisor:
     """One libvirtd. `accelerates` says `kvm` or `tcg`; by default a guest is booted to find out.
     `encrypt`: copies go by TLS, to peers whose URI names them (`…#DNS-NAME`), and in no other way.
-    `keeper`: we are this libvirtd's lock manager, and may hold VMs at the gate.
+    `keeper`: we are this libvirtd's lock manager, and may hold VMs at the gate. `storage`: where
+    disks may be copied to; without it none are.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LibvirtHypervisor:
         accelerates: Callable[[], Awaitable[str]] | None = None,
         encrypt: bool = False,
         keeper: Keeper | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self._clock = clock
         self._rules = rules or AttachmentRules()
@@ -52,6 +56,7 @@ class LibvirtHypervisor:
         self._changes = Changes()
         self._connection = Connection(uri, clock, self._on_event)
         self._encrypt = encrypt
+        self._volumes = Volumes(self._connection, storage) if storage else None
         self._keeper = keeper
         gate = keeper.gate if keeper else None
         self._copies = Copies(self._connection, clock, self._changes.add, gate)
@@ -161,11 +166,10 @@ class LibvirtHypervisor:
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
-        kind: MoveKind = MoveKind.LIVE,
-        gated: bool = False,
+        terms: CopyTerms = PLAIN,
     ) -> Copied:
-        gated = gated and self._held is not None and kind is MoveKind.LIVE
-        way = Way(destination_uri, devices, kind, self._encrypt, gated)
+        gated = terms.gated and self._held is not None and terms.kind is MoveKind.LIVE
+        way = Way(destination_uri, devices, replace(terms, gated=gated), self._encrypt)
         copied = await self._copies.run(vm_id, way, progress)
         if await self.hosted(vm_id) not in (HostedState.ABSENT, HostedState.HELD):
             raise TimeoutError(f"libvirt calls the copy done, but VM {vm_id} is not off here")
@@ -191,24 +195,40 @@ class LibvirtHypervisor:
     async def abort(self, vm_id: str) -> None:
         await self._copies.abort(vm_id)
 
-    async def make_way(self, vm_id: str) -> None:
+    async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
         await self._copies.buried(vm_id)
+        if disks:
+            await self._made_by().make(vm_id, disks)
+
+    async def drop_disks(self, vm_id: str, disks: Sequence[Disk]) -> None:
+        await self._copies.buried(vm_id)
+        await self._made_by().drop(vm_id, disks)
+
+    def _made_by(self) -> Volumes:
+        if self._volumes is None:
+            text = "no directory for copied disks is configured here (libvirt.disks)"
+            raise Refusal(Reason.HYPERVISOR_FAILED, text)
+        return self._volumes
 
     async def hold(self, vm_id: str) -> bool:
         return self._held is not None and await self._held.expect(vm_id)
 
     async def resume(self, vm_id: str) -> None:
+        """What was made for it is its own before it runs: what has run is not thrown away."""
+        if self._volumes is not None:
+            await self._volumes.keep(vm_id)
         if self._held is None or not await self._held.let_run(vm_id):
             await self._connection.call(lambda conn: changing.resume(conn, vm_id))
 
     async def discard(self, vm_id: str) -> None:
         if self._copies.is_over(vm_id):
             return  # clearing it away is under way
-        if self._held is not None and await self._held.end(vm_id):
-            return
-        await self._connection.call(
-            lambda conn: changing.discard(conn, vm_id), patience=_DISCARD_PATIENCE
-        )
+        if self._held is None or not await self._held.end(vm_id):
+            await self._connection.call(
+                lambda conn: changing.discard(conn, vm_id), patience=_DISCARD_PATIENCE
+            )
+        if self._volumes is not None:
+            await self._volumes.clear(vm_id)
 
     def _on_event(self, vm_id: str, what: What) -> None:
         if what is What.STOPPED_FOR_SWITCH:

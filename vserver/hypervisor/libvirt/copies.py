@@ -43,7 +43,7 @@ class Copies:
         if vm_id in self._copies:
             raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} is being copied already")
         plan = await self._connection.call(lambda conn: copy_plan.prepare(conn, vm_id, way))
-        if way.gated and self._gate is not None:
+        if way.terms.gated and self._gate is not None:
             await self._gate.arm(vm_id)
         copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records, self._gate)
         self._copies[vm_id] = copy
@@ -77,7 +77,7 @@ class Copies:
     def switching(self, vm_id: str) -> None:
         """Its guest stands still: of a live copy, that is the end's beginning."""
         copy = self._copies.get(vm_id)
-        if copy is not None and copy.plan.kind is MoveKind.LIVE:
+        if copy is not None and copy.plan.terms.kind is MoveKind.LIVE:
             copy.switching.set()
 
     async def abort(self, vm_id: str) -> None:
@@ -117,7 +117,7 @@ class Copies:
 
     async def _leave_gate(self, copy: Copy) -> None:
         """A source that is held after a copy that failed stays so, until somebody decides."""
-        if self._gate is None or not copy.plan.gated:
+        if self._gate is None or not copy.plan.terms.gated:
             return
         if copy.ending.exception() is None or not self._gate.holds(copy.vm_id):
             await self._gate.forget(copy.vm_id)

@@ -14,9 +14,10 @@ import libvirt
 from common.clock import Clock
 from common.errors import Refusal
 from common.model.operation import MoveKind, Progress
+from vserver.core.pace import Pace
 from vserver.hypervisor.libvirt import changing
 from vserver.hypervisor.libvirt.connection import Connection
-from vserver.hypervisor.libvirt.copy_plan import CopyPlan, max_downtime_ms
+from vserver.hypervisor.libvirt.copy_plan import CopyPlan
 from vserver.hypervisor.libvirt.gate.gate import Gate
 from vserver.hypervisor.libvirt.source_process import SourceProcess
 from vserver.hypervisor.libvirt.waiting import first, seen
@@ -47,8 +48,10 @@ class Copy:
         self._clock = clock
         self._progress = progress
         self._records = records
-        self._gate = gate if plan.gated else None
-        self._limit = max_downtime_ms(0)
+        self._gate = gate if plan.terms.gated else None
+        self._pace = Pace(plan.terms.budget)
+        self._limit = plan.terms.budget.allowed_ms(0)
+        self._over_budget: Refusal | None = None
         self._copied = Copied(0, 0.0, 0)
         self._began = clock.monotonic()
         self._all_sent = False
@@ -75,9 +78,11 @@ class Copy:
             self._confirmed = asyncio.create_task(self._confirm())
             return self._copied
         if self.ending.done():
+            if self._over_budget is not None and self.ending.exception() is not None:
+                raise self._over_budget
             self.ending.result()
         self.proven = True
-        if self.plan.kind is MoveKind.SUSPEND:
+        if self.plan.terms.kind is MoveKind.SUSPEND:
             still_ms = (self._clock.monotonic() - self._began) * 1000
             return replace(self._copied, downtime_ms=still_ms)
         return self._copied
@@ -147,6 +152,7 @@ class Copy:
             while not (self.ending.done() or switching.done()):
                 with suppress(Refusal, TimeoutError):
                     await self._look()
+                    await self._give_way()
                 await first(self._clock, _POLL, (switching, self.ending))
         finally:
             switching.cancel()
@@ -163,21 +169,33 @@ class Copy:
             bytes_remaining=stats.get("data_remaining", 0),
             bytes_per_second=float(stats.get("memory_bps", 0)),
             iteration=stats.get("memory_iteration", 0),
+            disk_bytes_total=stats.get("disk_total", 0),
+            disk_bytes_processed=stats.get("disk_processed", 0),
         )
+        of_disks = sum(disk.used for disk in self.plan.terms.disks)
         downtime = float(stats.get("downtime", 0)) if self.switching.is_set() else 0.0
+        of_memory = progress.bytes_processed - progress.disk_bytes_processed
         self._copied = Copied(
-            progress.bytes_processed,
+            of_memory + of_disks,
             downtime,
             progress.iteration,
             progress.bytes_per_second,
-            _writing(stats, progress),
+            _writing(stats, of_memory, progress.bytes_per_second),
+            of_disks,
+            int(stats.get("auto_converge_throttle", 0)),
+            self._pace.suspended,
         )
         self._all_sent = progress.bytes_processed > 0 and progress.bytes_remaining == 0
         self._progress(progress)
-        await self._give_way(progress.iteration)
 
-    async def _give_way(self, iteration: int) -> None:
-        limit = max_downtime_ms(iteration)
+    async def _give_way(self) -> None:
+        seconds = self._clock.monotonic() - self._began
+        try:
+            limit = self._pace.allowed_ms(self._copied.iterations, seconds)
+        except Refusal as error:
+            self._over_budget = error
+            await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))
+            return
         if limit > self._limit and not self.switching.is_set():
             self._limit = limit
             await self._connection.call(
@@ -185,8 +203,8 @@ class Copy:
             )
 
 
-def _writing(stats: Mapping[str, Any], progress: Progress) -> float:
+def _writing(stats: Mapping[str, Any], sent: int, bytes_per_second: float) -> float:
     pages = stats.get("memory_normal", 0) + stats.get("memory_constant", 0)
     passed = pages * stats.get("memory_page_size", 0)
     memory = stats.get("memory_total", 0)
-    return writing(passed, memory, progress.bytes_processed, progress.bytes_per_second)
+    return writing(passed, memory, sent, bytes_per_second)

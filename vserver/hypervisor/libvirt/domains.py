@@ -51,7 +51,9 @@ def read(domain: Any, rules: AttachmentRules) -> HostedVm | None:
             return None
         raise
     description = read_domain(xml, rules, active=seen.active)
-    return HostedVm(description.vm, vm_state(seen), description.taps, description.problem)
+    return HostedVm(
+        description.vm, vm_state(seen), description.taps, description.problem, description.disks
+    )
 
 
 def look(domain: Any) -> tuple[Seen, str]:

@@ -15,6 +15,7 @@ _STATS = (
     libvirt.VIR_DOMAIN_STATS_STATE
     | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
     | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
 )
 # Without NOWAIT, one VM with a job under way would hold up the answer for all.
 _ACTIVE = (
@@ -41,11 +42,23 @@ def sample(conn: Any, at: float) -> Sample:
     total = sum(cpu.get(kind, 0) for kind in ("kernel", "user", "idle", "iowait"))
     busy = cpu.get("kernel", 0) + cpu.get("user", 0)
     free = sum(memory.get(kind, 0) for kind in ("free", "buffers", "cached"))
-    vms = {
-        domain.UUIDString(): (stats.get("cpu.time", 0), _memory_kib(stats))
-        for domain, stats in conn.getAllDomainStats(_STATS, _ACTIVE)
+    found = {
+        domain.UUIDString(): stats for domain, stats in conn.getAllDomainStats(_STATS, _ACTIVE)
     }
-    return Sample(at, busy, total, memory.get("total", 0), free, vms)
+    vms = {i: (stats.get("cpu.time", 0), _memory_kib(stats)) for i, stats in found.items()}
+    disks = {i: _disks(stats) for i, stats in found.items()}
+    return Sample(at, busy, total, memory.get("total", 0), free, vms, disks)
+
+
+def _disks(stats: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """What each file holds, and takes of the host's storage; a job under way may hide that."""
+    count = int(stats.get("block.count", 0))
+    known = [(stats.get(f"block.{n}.path"), stats.get(f"block.{n}.capacity")) for n in range(count)]
+    return {
+        path: (int(capacity), int(stats.get(f"block.{n}.physical", capacity)))
+        for n, (path, capacity) in enumerate(known)
+        if path and capacity
+    }
 
 
 def _memory_kib(stats: dict[str, Any]) -> int:

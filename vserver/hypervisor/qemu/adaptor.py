@@ -6,18 +6,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import HostedState, MoveKind, Progress
+from common.model.disk import Disk
+from common.model.operation import HostedState, Progress
 from common.model.server import ServerStatus
 from common.model.vm import VmState
 from vserver.hypervisor.changes import EVERYTHING, Changes
 from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
-from vserver.hypervisor.port import Copied, HostedVm, HostFacts, VmUsage
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms, HostedVm, HostFacts, VmUsage
 from vserver.hypervisor.qemu import cold, host, launching
+from vserver.hypervisor.qemu import disks as own_disks
 from vserver.hypervisor.qemu.arrivals import Arrivals
 from vserver.hypervisor.qemu.bell import Bell
 from vserver.hypervisor.qemu.departures import Departures
@@ -109,7 +112,12 @@ class QemuHypervisor:
         now = await asyncio.to_thread(host.sample, self._clock.monotonic(), pids)
         before, self._sample = self._sample, now
         status, usage = load(before, now)
-        return status, self._sampling.noted(usage)
+        noted = self._sampling.noted(usage)
+        sizes = await asyncio.to_thread(self._sizes, list(noted))
+        return status, {i: replace(each, disks=sizes[i]) for i, each in noted.items()}
+
+    def _sizes(self, vm_ids: Sequence[str]) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        return {vm_id: own_disks.sizes(self._homes.of(vm_id)) for vm_id in vm_ids}
 
     async def _running(self) -> Sequence[str]:
         return tuple(self._guests.pids())
@@ -139,10 +147,9 @@ class QemuHypervisor:
         destination_uri: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
-        kind: MoveKind = MoveKind.LIVE,
-        gated: bool = False,
+        terms: CopyTerms = PLAIN,
     ) -> Copied:
-        return await self._departures.run(vm_id, destination_uri, devices, progress, kind)
+        return await self._departures.run(vm_id, destination_uri, devices, progress, terms)
 
     async def hand_over(self, vm_id: str, destination_uri: str) -> None:
         address = Address.parse(destination_uri)
@@ -165,9 +172,20 @@ class QemuHypervisor:
     async def abort(self, vm_id: str) -> None:
         await self._departures.abort(vm_id)
 
-    async def make_way(self, vm_id: str) -> None:
+    async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
         await self._departures.buried(vm_id)
+        if disks:
+            await own_disks.make(self._homes.of(vm_id), disks)
         self._arrivals.expect(vm_id)
+
+    async def drop_disks(self, vm_id: str, disks: Sequence[Disk]) -> None:
+        """Only what is in the guest's own folder."""
+        await self._departures.buried(vm_id)
+        if await self._guests.runs(vm_id):
+            raise refused(f"guest {vm_id} runs here; its disks are not removed")
+        home = self._homes.of(vm_id)
+        await asyncio.to_thread(own_disks.remove, home, [disk.path for disk in disks])
+        await asyncio.to_thread(home.fold)
 
     async def hold(self, vm_id: str) -> bool:
         """The copy's own protocol waits for the other agent's word (see `arrivals`)."""
@@ -185,6 +203,7 @@ class QemuHypervisor:
         if status == "inmigrate":
             raise refused("the guest's memory is still arriving")
         with watched.home.alone():
+            own_disks.keep(watched.home)
             watched.home.unmark("incoming")
             if status != "running":
                 await watched.monitor.execute("cont")
@@ -199,6 +218,7 @@ class QemuHypervisor:
         home = self._homes.of(vm_id)
         if home.path.exists():
             await asyncio.to_thread(home.remove)
+            await asyncio.to_thread(own_disks.clear, home)
         self._changes.add(vm_id)
 
     def _noticing(self) -> _Noticing:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+import socket
+from contextlib import closing, suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,8 +21,11 @@ from vserver.core.taps import PREFIX
 from vserver.hypervisor.qemu import launching
 from vserver.hypervisor.qemu.command import tap_name
 from vserver.hypervisor.qemu.definition import Definition
+from vserver.hypervisor.qemu.disks import MADE
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.home import Home, Launch
+from vserver.hypervisor.qemu.mirror import export, stop_exports
+from vserver.hypervisor.qemu.monitor import Monitor
 from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import OVER
 from vserver.hypervisor.qemu.wire import LIMIT, Address, Line
@@ -100,7 +104,8 @@ class Arrivals:
                     planned = Launch.model_validate_json(launch)
                     taken.add(planned.definition.uuid)
                     following = Definition.model_validate_json(after)
-                    return {"port": await self._take(planned, following, devices)}
+                    numbers = question.get("disks", [])
+                    return await self._take(planned, following, devices, numbers)
                 case {"keep": definition}:
                     await self._keep(Definition.model_validate_json(definition))
                     return {"state": "kept"}
@@ -116,8 +121,11 @@ class Arrivals:
         except (TimeoutError, OSError, ValueError) as error:
             return {"refused": str(error) or "it took too long"}
 
-    async def _take(self, source: Launch, after: Definition, devices: dict[str, str]) -> int:
-        """Everything that the destination needs, ready; the port on which QEMU waits."""
+    async def _take(
+        self, source: Launch, after: Definition, devices: dict[str, str], numbers: list[int]
+    ) -> dict[str, Any]:
+        """Everything that the destination needs, ready; the ports on which QEMU waits for memory,
+        and for what belongs on these disks."""
         definition = source.definition
         vm_id = definition.uuid
         if vm_id not in self._expected or self._address is None:
@@ -136,7 +144,7 @@ class Arrivals:
                 await asyncio.to_thread(home.define, after)
                 home.unmark("standing")
                 home.unmark("leaving")
-                return await self._started(vm_id, planned)
+                return await self._started(vm_id, planned, numbers)
         except BaseException:
             with suppress(TimeoutError):
                 await asyncio.shield(self._undo(home))
@@ -165,20 +173,30 @@ class Arrivals:
             await launching.end(home)
             await asyncio.to_thread(home.remove)
 
-    async def _started(self, vm_id: str, planned: Launch) -> int:
+    async def _started(self, vm_id: str, planned: Launch, numbers: list[int]) -> dict[str, Any]:
         assert self._address is not None
         await launching.run(self._guests.homes.of(vm_id), planned, incoming=True)
         watched = await self._guests.watched(vm_id)
         if watched is None:
             raise refused("QEMU has ended")
         await launching.unlimit(watched.monitor)
+        await self._secrecy.takes(watched.monitor)
+        disks = await self._exported(watched.monitor, numbers) if numbers else 0
         events = [{"capability": "events", "state": True}]
         await watched.monitor.execute("migrate-set-capabilities", capabilities=events)
-        await self._secrecy.takes(watched.monitor)
         await watched.monitor.execute("migrate-incoming", uri=self._address.memory_uri(0))
-        [socket] = (await watched.monitor.execute("query-migrate"))["socket-address"]
+        [waits] = (await watched.monitor.execute("query-migrate"))["socket-address"]
         self._guests.changed(vm_id)
-        return int(socket["port"])
+        return {"port": int(waits["port"]), "disks": disks}
+
+    async def _exported(self, monitor: Monitor, numbers: list[int]) -> int:
+        """The port at which these disks are written to."""
+        assert self._address is not None
+        host = self._address.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with closing(socket.create_server((host, 0), family=family)) as listener:
+            await export(monitor, listener.fileno(), numbers, self._secrecy.credentials)
+            return int(listener.getsockname()[1])
 
     async def _confirm(self, vm_id: str) -> str:
         """`arrived`, `runs` or `absent`; waits while the last of it is being loaded."""
@@ -194,6 +212,8 @@ class Arrivals:
             async with asyncio.timeout(_ARRIVES_WITHIN):
                 if await watched.migration_in({"completed", OVER}) == OVER:
                     return "absent"
+        if home.has(MADE):
+            await stop_exports(watched.monitor)
         return "arrived"
 
     async def give_up(self, vm_id: str) -> str:

@@ -30,7 +30,7 @@ def command(binary: str, home: Home, launch: Launch, *, incoming: bool) -> list[
         argv += [*_socket(home, monitor), "-mon", f"chardev={monitor},mode=control"]
     argv += [*_socket(home, "console"), "-device", "isa-serial,chardev=console"]
     for number, disk in enumerate(definition.disk):
-        argv += _disk(number, disk)
+        argv += _disk(number, disk, home)
     for number, nic in enumerate(definition.interface):
         device = launch.taps[nic.mac]
         argv += ["-netdev", f"tap,id=net{number},ifname={device},script=no,downscript=no"]
@@ -44,9 +44,10 @@ def _socket(home: Home, name: str) -> list[str]:
     return ["-chardev", f"socket,id={name},path={_quoted(home.file(name))},server=on,wait=off"]
 
 
-def _disk(number: int, disk: DiskSection) -> list[str]:
+def _disk(number: int, disk: DiskSection, home: Home) -> list[str]:
     only = "on" if disk.read_only else "off"
-    below = f"driver=file,node-name=file{number},filename={_quoted(disk.path)},read-only={only}"
+    path = home.path / disk.path  # which is the path itself where that is absolute
+    below = f"driver=file,node-name=file{number},filename={_quoted(path)},read-only={only}"
     node = f"driver={disk.format},node-name=disk{number},file=file{number},read-only={only}"
     device = f"virtio-blk-pci,id=blk{number},drive=disk{number}"
     return ["-blockdev", below, "-blockdev", node, "-device", device]

@@ -7,6 +7,7 @@ hand it becomes a `problem` for people, and the guest is unassigned.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from uuid import uuid4
 from pydantic import AfterValidator, Field, model_validator
 
 from common.config import Section
+from common.model.disk import Disk
 from common.model.identity import parse_ip, parse_mac, parse_name, parse_vm_id, parse_vni
 from common.model.vm import Interface, Resources, Vm
 from vserver.hypervisor.assignment import Assignment
@@ -33,6 +35,15 @@ def _absolute(path: Path) -> Path:
 
 File = Annotated[Path, AfterValidator(_absolute)]
 
+# A name that is none of those which the agent gives to its own files there.
+OWN_DISK = r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}\.(?:qcow2|raw|img)"
+
+
+def _disk_path(path: Path) -> Path:
+    if path.is_absolute() or re.fullmatch(OWN_DISK, str(path)):
+        return path
+    raise ValueError(f"neither an absolute path nor a name like root.qcow2: {path}")
+
 
 class NicSection(Section):
     """`[[interface]]`. The bridge `vsignal` is the agent's intake: it leads nowhere."""
@@ -45,11 +56,17 @@ class NicSection(Section):
 
 
 class DiskSection(Section):
-    """`[[disk]]`. A guest that is to move needs its disks on storage that both hosts share."""
+    """`[[disk]]`. A name without a slash is a file in the guest's own folder, and is copied when
+    the guest moves. With an absolute path it is on storage that the hosts share."""
 
-    path: File
+    path: Annotated[Path, AfterValidator(_disk_path)]
     format: Literal["qcow2", "raw"] = "qcow2"
     read_only: bool = False
+
+    @property
+    def own(self) -> bool:
+        """In the guest's folder."""
+        return not self.path.is_absolute()
 
 
 class BootSection(Section):
@@ -81,6 +98,9 @@ class Definition(Section):
         macs = [nic.mac for nic in self.interface]
         if twice := sorted({mac for mac in macs if macs.count(mac) > 1}):
             raise ValueError(f"interface: several have {', '.join(twice)}")
+        paths = [str(disk.path) for disk in self.disk if disk.own]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"disk: several are {', '.join(twice)}")
         if self.boot.kernel is None and (self.boot.initrd or self.boot.cmdline):
             raise ValueError("boot: initrd and cmdline need a kernel")
         return self
@@ -97,12 +117,14 @@ def describe(
         resources=Resources(definition.vcpus, definition.memory_mib),
     )
     seen = tuple(Tap(n.mac, n.bridge, taps.get(n.mac, "")) for n in definition.interface)
+    own = [disk for disk in definition.disk if disk.own and not disk.read_only]
+    disks = tuple(Disk(str(disk.path), disk.format, local=True) for disk in own)
     nics = [Nic(nic.mac, nic.bridge) for nic in definition.interface]
     try:
         vm = assigned(plain, nics, assignment(definition), rules)
     except ValueError as error:
-        return Description(plain, seen, str(error))
-    return Description(replace(vm), seen)
+        return Description(plain, seen, str(error), disks)
+    return Description(replace(vm), seen, disks=disks)
 
 
 def assignment(definition: Definition) -> Assignment | None:

@@ -20,12 +20,16 @@ from typing import Any
 
 from common.clock import Clock
 from common.errors import Refusal
+from common.model.budget import IfOver
 from common.model.operation import MoveKind, Progress
 from common.wake import first_of
-from vserver.hypervisor.port import Copied, writing
+from vserver.core.pace import Pace
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
+from vserver.hypervisor.qemu import disks, figures, mirror
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import refused
 from vserver.hypervisor.qemu.home import Launch
+from vserver.hypervisor.qemu.mirror import Mirrors
 from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import OVER, Watched
 from vserver.hypervisor.qemu.wire import Address, Line
@@ -33,12 +37,9 @@ from vserver.hypervisor.qemu.wire import Address, Line
 _log = logging.getLogger(__name__)
 GATE, DONE = "pre-switchover", "completed"
 _FAILED = frozenset({"failed", "cancelled", OVER})
-_CAPABILITIES = ("events", "pause-before-switchover", "auto-converge")
+_CAPABILITIES = ("events", "pause-before-switchover")
 _TAKE_PATIENCE, _CONFIRM_PATIENCE, _CANCEL_PATIENCE = 60.0, 30.0, 15.0
 _POLL, _POLL_BACK = 0.1, 0.01
-# QEMU stops the guest as soon as it believes that the rest fits into this time, in ms, by the
-# rounds over its memory: low at first, and giving way to a busy guest.
-_MAX_DOWNTIME_MS = ((0, 20), (4, 60), (8, 150), (12, 300), (20, 600))
 
 
 class Departure:
@@ -49,6 +50,7 @@ class Departure:
         secrecy: Secrecy,
         clock: Clock,
         progress: Callable[[Progress], None],
+        terms: CopyTerms = PLAIN,
     ) -> None:
         self.watched = watched
         self.over = False  # proven: it will never run here again
@@ -60,8 +62,13 @@ class Departure:
         self._progress = progress
         self._called_off = False
         self._limit = 0
+        self._terms = terms
+        self._pace = Pace(terms.budget)
+        self._began = clock.monotonic()
+        self._mirrors: Mirrors | None = None
+        self._over_budget: Refusal | None = None
 
-    async def run(self, devices: Mapping[str, str], kind: MoveKind) -> Copied:
+    async def run(self, devices: Mapping[str, str]) -> Copied:
         """Return on proof; raise `Refusal` when the guest runs on here, TimeoutError when nobody
         can say."""
         home, monitor = self.watched.home, self.watched.monitor
@@ -72,9 +79,8 @@ class Departure:
         line = await self._line()
         try:
             await asyncio.to_thread(home.mark, "leaving", self._destination)
-            began = self._clock.monotonic()
             try:
-                if kind is MoveKind.SUSPEND:
+                if self._terms.kind is MoveKind.SUSPEND:
                     await asyncio.to_thread(home.mark, "standing")
                     await monitor.execute("stop")
                 await self._transfer(line, launch, after or launch.definition, devices)
@@ -83,8 +89,8 @@ class Departure:
                 raise
             state = await self._asked(line, "confirm")
             copied = await self._decided(state, await self._copied())
-            if kind is MoveKind.SUSPEND:
-                return replace(copied, downtime_ms=(self._clock.monotonic() - began) * 1000)
+            if self._terms.kind is MoveKind.SUSPEND:
+                return replace(copied, downtime_ms=self._seconds() * 1000)
             return copied
         finally:
             line.close()
@@ -117,17 +123,22 @@ class Departure:
     ) -> None:
         """Until everything is sent; raises while the guest can still run on here."""
         watched, monitor = self.watched, self.watched.monitor
+        numbers = disks.numbers(launch.definition, self._terms.disks)
         answer = await line.ask(
             _TAKE_PATIENCE,
             take=launch.model_dump_json(),
             next=after.model_dump_json(),
             devices=dict(devices),
+            disks=numbers,
         )
         watched.migration = ""
-        capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
-        await monitor.execute("migrate-set-capabilities", capabilities=capabilities)
-        await self._give_way(0)
         await self._secrecy.sends(monitor, self._address)
+        if numbers:
+            self._mirrors = Mirrors(monitor, self._clock, numbers)
+            port, credentials = int(answer["disks"]), self._secrecy.credentials
+            await self._mirrors.begin(self._address, port, credentials)
+            await self._mirrors.in_step(self._disks_go_on)
+        await self._prepare_memory()
         await monitor.execute("migrate", uri=self._address.memory_uri(int(answer["port"])))
         telling = asyncio.create_task(self._tell())
         try:
@@ -135,11 +146,31 @@ class Departure:
         finally:
             telling.cancel()
             await asyncio.wait({telling})
-        if reached == GATE and not self._called_off:
+        if reached == GATE and not (self._called_off or self._over_budget):
+            if self._mirrors:
+                await self._mirrors.finish()
             await monitor.execute("migrate-continue", state=GATE)
             reached = await watched.migration_in({DONE, *_FAILED})
         if reached != DONE:
             raise await self._why(reached)
+
+    async def _prepare_memory(self) -> None:
+        slows = self._terms.budget.if_over is IfOver.SLOW
+        wanted = {**dict.fromkeys(_CAPABILITIES, True), "auto-converge": slows}
+        capabilities = [{"capability": name, "state": on} for name, on in wanted.items()]
+        await self.watched.monitor.execute("migrate-set-capabilities", capabilities=capabilities)
+        await self._give_way(0)
+
+    def _disks_go_on(self) -> None:
+        """At every look at them, as long as the guest's memory has to wait."""
+        assert self._mirrors is not None
+        if self._called_off:
+            raise refused("the copy was called off")
+        self._pace.allowed_ms(0, self._seconds())
+        self._progress(figures.with_disks(Progress(), self._mirrors))
+
+    def _seconds(self) -> float:
+        return self._clock.monotonic() - self._began
 
     async def _asked(self, line: Line, verb: str) -> str:
         """What the destination has. From here on any other answer, or none, proves nothing."""
@@ -157,7 +188,7 @@ class Departure:
         if state != "absent":
             raise TimeoutError(f"the destination's agent calls the guest {state}")
         await self.watched.monitor.execute("cont")
-        await stays(self.watched)
+        await stays(self.watched, self._clock)
         raise refused("the destination lost the copy; the guest runs on here")
 
     async def _back(self) -> None:
@@ -173,13 +204,15 @@ class Departure:
                         return  # too late: the mark stays, and `finish` will ask
             while await watched.monitor.status() == "finish-migrate":
                 await self._clock.sleep(_POLL_BACK)
-            await stays(watched)
+            await stays(watched, self._clock)
         except (Refusal, TimeoutError) as error:
             _log.warning("guest %s: %s", watched.home.vm_id, error)
 
     async def _why(self, reached: str) -> Refusal | TimeoutError:
         if reached == OVER:
             return refused("the guest's QEMU ended during its copy")
+        if self._over_budget is not None:
+            return self._over_budget
         if self._called_off:
             return refused("the copy was called off")
         said = await self.watched.monitor.execute("query-migrate")
@@ -187,15 +220,26 @@ class Departure:
 
     async def _tell(self) -> None:
         while True:
-            with suppress(Refusal, TimeoutError):
-                seen = await self.watched.monitor.execute("query-migrate")
-                if ram := seen.get("ram"):
-                    self._progress(_progress(ram))
-                    await self._give_way(ram.get("dirty-sync-count", 0))
+            with suppress(TimeoutError):
+                try:
+                    await self._look()
+                except Refusal as error:
+                    self._over_budget = error
+                    await self.watched.monitor.execute("migrate_cancel")
+                    return
             await self._clock.sleep(_POLL)
 
+    async def _look(self) -> None:
+        """Raises `Refusal` where the copy is to end."""
+        seen = await self.watched.monitor.execute("query-migrate")
+        if self._mirrors:
+            await self._mirrors.look()
+        if ram := seen.get("ram"):
+            self._progress(figures.progress(ram, self._mirrors))
+            await self._give_way(ram.get("dirty-sync-count", 0))
+
     async def _give_way(self, rounds: int) -> None:
-        limit = next(ms for least, ms in reversed(_MAX_DOWNTIME_MS) if rounds >= least)
+        limit = self._pace.allowed_ms(rounds, self._seconds())
         if limit != self._limit:
             self._limit = limit
             await self.watched.monitor.execute("migrate-set-parameters", downtime_limit=limit)
@@ -204,36 +248,24 @@ class Departure:
         with suppress(Refusal, TimeoutError):
             seen = await self.watched.monitor.execute("query-migrate")
             if ram := seen.get("ram", {}):
-                self._progress(_progress(ram))
-            return _copied(seen, ram)
+                self._progress(figures.progress(ram, self._mirrors))
+            return self._with_budget(figures.copied(seen, ram), seen)
         return Copied(0, 0.0, 0)
 
-
-def _copied(seen: Mapping[str, Any], ram: Mapping[str, Any]) -> Copied:
-    sent, speed = int(ram.get("transferred", 0)), float(ram.get("mbps", 0.0)) * 1e6 / 8
-    passed = (ram.get("normal", 0) + ram.get("duplicate", 0)) * ram.get("page-size", 0)
-    return Copied(
-        sent,
-        max(float(seen.get("downtime", 0)), 1.0),  # QEMU counts whole ms, so also less
-        int(ram.get("dirty-sync-count", 0)),
-        speed,
-        writing(passed, ram.get("total", 0), sent, speed),
-    )
+    def _with_budget(self, copied: Copied, seen: Mapping[str, Any]) -> Copied:
+        of_disks = sum(disk.used for disk in self._terms.disks)
+        return replace(
+            copied,
+            bytes=copied.bytes + of_disks,
+            disk_bytes=of_disks,
+            slowed_percent=int(seen.get("cpu-throttle-percentage", 0)),
+            suspended=self._pace.suspended,
+        )
 
 
-def _progress(ram: Mapping[str, Any]) -> Progress:
-    remaining = int(ram["remaining"])
-    return Progress(
-        bytes_total=int(ram["total"]),
-        bytes_processed=int(ram["total"]) - remaining,
-        bytes_remaining=remaining,
-        bytes_per_second=float(ram.get("mbps", 0.0)) * 1e6 / 8,
-        iteration=int(ram.get("dirty-sync-count", 0)),
-    )
-
-
-async def stays(watched: Watched) -> None:
+async def stays(watched: Watched, clock: Clock) -> None:
     """Its copy has come to nothing: it runs on here, also where it was stopped for it."""
+    await mirror.end(watched.monitor, clock, force=True)
     if watched.home.has("standing"):
         await watched.monitor.execute("cont")
         watched.home.unmark("standing")

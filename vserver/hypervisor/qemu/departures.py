@@ -10,8 +10,8 @@ from typing import Any
 
 from common.clock import Clock
 from common.errors import Refusal
-from common.model.operation import MoveKind, Progress
-from vserver.hypervisor.port import Copied
+from common.model.operation import Progress
+from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
 from vserver.hypervisor.qemu.departure import DONE, Departure, stays, until_ended
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.process import ended
@@ -60,13 +60,13 @@ class Departures:
         destination: str,
         devices: Mapping[str, str],
         progress: Callable[[Progress], None],
-        kind: MoveKind,
+        terms: CopyTerms,
     ) -> Copied:
         """See `Hypervisor.migrate`. A copy that an agent before us has sent is only confirmed."""
-        departure = self._departure(await self._running(vm_id), destination, progress)
+        departure = self._departure(await self._running(vm_id), destination, progress, terms)
         if await _is_sent(departure.watched):
             return await self._own(departure, departure.finish(give_up=False))
-        return await self._own(departure, departure.run(devices, kind))
+        return await self._own(departure, departure.run(devices))
 
     async def abort(self, vm_id: str) -> None:
         if departure := self._under_way.get(vm_id):
@@ -88,9 +88,13 @@ class Departures:
             await asyncio.shield(burial)
 
     def _departure(
-        self, watched: Watched, destination: str, progress: Callable[[Progress], None]
+        self,
+        watched: Watched,
+        destination: str,
+        progress: Callable[[Progress], None],
+        terms: CopyTerms = PLAIN,
     ) -> Departure:
-        return Departure(watched, destination, self._secrecy, self._clock, progress)
+        return Departure(watched, destination, self._secrecy, self._clock, progress, terms)
 
     async def _running(self, vm_id: str) -> Watched:
         if vm_id in self._under_way:
@@ -142,7 +146,7 @@ class Departures:
             while await watched.monitor.status() == "finish-migrate":
                 await self._clock.sleep(0.01)
         if not await _is_sent(watched):
-            await stays(watched)
+            await stays(watched, self._clock)
 
 
 async def _is_sent(watched: Watched) -> bool:

@@ -141,7 +141,7 @@ class Guests:
             return None
         described = describe(definition, found.launch.taps if found.launch else {}, self._rules)
         state = await self._state(found) if found.launch else VmState.SHUT_OFF
-        return HostedVm(described.vm, state, described.taps, described.problem)
+        return HostedVm(described.vm, state, described.taps, described.problem, described.disks)
 
     def _look(self, home: Home) -> _Found:
         self._tidy(home)

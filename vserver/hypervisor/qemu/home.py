@@ -3,6 +3,7 @@
     definition.json   what it shall be at its next start
     launch.json       what was started: its definition then, its taps, its accelerator
     pid, agent, hand, console, qemu.log     of its QEMU; `hand` is the second monitor, for people
+    made              disks that were made here for a guest that has not run here yet
     incoming          it came here by a move and has never run here: it may be discarded
     standing          its guest was stopped for the copy that has begun; it runs on if that fails
     leaving           its copy to another host has begun: it may run there, so nobody starts it here
@@ -80,15 +81,26 @@ class Home:
         self._write("launch.json", launch.model_dump_json(indent=2))
 
     def remove(self) -> None:
-        """What is ours, the definition last of all; a person's own files stay."""
-        for name in (*_OURS[1:], *_MARKS, _OURS[0], "lock"):
+        """What is ours, the definition last of all; disks, and a person's own files, stay."""
+        for name in (*_OURS[1:], *_MARKS, _OURS[0]):
             self.file(name).unlink(missing_ok=True)
+        self.fold()
+
+    def fold(self) -> None:
+        """The directory itself, if nothing is left in it but the lock."""
         try:
-            self.path.rmdir()
+            if {entry.name for entry in self.path.iterdir()} <= {"lock"}:
+                self.file("lock").unlink(missing_ok=True)
+                self.path.rmdir()
         except FileNotFoundError:
             pass
-        except OSError:  # not empty: somebody keeps a disk there
+        except OSError:  # somebody has just put something there
             return
+
+    def free_bytes(self) -> int:
+        """What its file system has left for us."""
+        facts = os.statvfs(self.path)
+        return facts.f_bavail * facts.f_frsize
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -51,6 +51,14 @@ class Monitor:
         except (QMPError, OSError, EOFError) as error:
             raise TimeoutError(f"QEMU did not answer to {command}: {error}") from error
 
+    async def give(self, name: str, descriptor: int) -> None:
+        """QEMU has this open file, too, and knows it by the name."""
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (QMPError, OSError) as error:
+            raise TimeoutError(f"QEMU took no file: {error}") from error
+        await self.execute("getfd", fdname=name)
+
     async def status(self) -> str:
         return str((await self.execute("query-status"))["status"])
 

@@ -25,7 +25,10 @@ _OBJECT = "vsignal-tls"
 
 class Secrecy(Protocol):
     """`dial` and `accept`: for one connection of the line, None for none. Refusals: `dial` where
-    the two ends are not of one mind, `sends` and `takes` in QEMU's words."""
+    the two ends are not of one mind, `sends` and `takes` in QEMU's words. `credentials`: what QEMU
+    calls its certificate after these two, for disks; "" where they travel in clear."""
+
+    credentials: str
 
     def dial(self, address: Address) -> ssl.SSLContext | None: ...
 
@@ -47,6 +50,8 @@ class Secrecy(Protocol):
 class Clear:
     """Everything can be read, and anybody is heard: where that was asked for."""
 
+    credentials = ""
+
     def dial(self, address: Address) -> None:
         if address.name:
             text = f"{address.host} takes encrypted migration only, and this host sends no such"
@@ -67,6 +72,8 @@ class Clear:
 
 class Encrypted:
     """With the certificate in the folder `pki`, as it is when a copy begins (`hypervisor.pki`)."""
+
+    credentials = _OBJECT
 
     def __init__(self, pki: Path) -> None:
         self._pki = pki

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from common.pb.vsignal.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -112,6 +113,32 @@ MOVE_KIND_COLD: MoveKind.ValueType  # 3
 MOVE_KIND_RESTART: MoveKind.ValueType  # 4
 Global___MoveKind: _TypeAlias = MoveKind  # noqa: Y015
 
+class _IfOver:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IfOverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IfOver.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IF_OVER_UNSPECIFIED: _IfOver.ValueType  # 0
+    IF_OVER_REFUSE: _IfOver.ValueType  # 1
+    """the move ends, and the VM stays where it is"""
+    IF_OVER_SLOW: _IfOver.ValueType  # 2
+    """the guest is given less and less CPU time, until it can be kept"""
+    IF_OVER_SUSPEND: _IfOver.ValueType  # 3
+    """the guest stands still until the rest has been copied"""
+
+class IfOver(_IfOver, metaclass=_IfOverEnumTypeWrapper):
+    """What is done when a running guest writes so much that it cannot be switched within its budget."""
+
+IF_OVER_UNSPECIFIED: IfOver.ValueType  # 0
+IF_OVER_REFUSE: IfOver.ValueType  # 1
+"""the move ends, and the VM stays where it is"""
+IF_OVER_SLOW: IfOver.ValueType  # 2
+"""the guest is given less and less CPU time, until it can be kept"""
+IF_OVER_SUSPEND: IfOver.ValueType  # 3
+"""the guest stands still until the rest has been copied"""
+Global___IfOver: _TypeAlias = IfOver  # noqa: Y015
+
 class _Basis:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -136,6 +163,36 @@ BASIS_MEASURED: Basis.ValueType  # 2
 BASIS_ALIKE: Basis.ValueType  # 3
 """earlier moves of this VM between these hosts, while it wrote as much as now"""
 Global___Basis: _TypeAlias = Basis  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """For how long the guest of a LIVE move may stand still at its switch, and how long the copy may take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOWNTIME_MS_FIELD_NUMBER: _builtins.int
+    IF_OVER_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    downtime_ms: _builtins.int
+    """1..600000; 0 = 400"""
+    if_over: Global___IfOver.ValueType
+    """unspecified = SLOW"""
+    deadline_ms: _builtins.int
+    """from the copy's begin to the switch; then what `if_over` says: SLOW goes back; 0 = none"""
+    def __init__(
+        self,
+        *,
+        downtime_ms: _builtins.int = ...,
+        if_over: Global___IfOver.ValueType = ...,
+        deadline_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "downtime_ms", b"downtime_ms", "if_over", b"if_over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class PhaseTime(_message.Message):
@@ -175,11 +232,17 @@ class Progress(_message.Message):
     BYTES_REMAINING_FIELD_NUMBER: _builtins.int
     BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     ITERATION_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_PROCESSED_FIELD_NUMBER: _builtins.int
     bytes_total: _builtins.int
     bytes_processed: _builtins.int
     bytes_remaining: _builtins.int
     bytes_per_second: _builtins.float
     iteration: _builtins.int
+    disk_bytes_total: _builtins.int
+    """of bytes_total"""
+    disk_bytes_processed: _builtins.int
+    """of bytes_processed"""
     def __init__(
         self,
         *,
@@ -188,10 +251,12 @@ class Progress(_message.Message):
         bytes_remaining: _builtins.int = ...,
         bytes_per_second: _builtins.float = ...,
         iteration: _builtins.int = ...,
+        disk_bytes_total: _builtins.int = ...,
+        disk_bytes_processed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "bytes_processed", b"bytes_processed", "bytes_remaining", b"bytes_remaining", "bytes_total", b"bytes_total", "iteration", b"iteration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "bytes_processed", b"bytes_processed", "bytes_remaining", b"bytes_remaining", "bytes_total", b"bytes_total", "disk_bytes_processed", b"disk_bytes_processed", "disk_bytes_total", b"disk_bytes_total", "iteration", b"iteration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +301,9 @@ class Receipt(_message.Message):
     BLACKOUT_MS_FIELD_NUMBER: _builtins.int
     BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    SLOWED_PERCENT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     total_ms: _builtins.float
     """from the move's turn to the destination running"""
     downtime_ms: _builtins.float
@@ -255,6 +323,12 @@ class Receipt(_message.Message):
     """at which memory travelled"""
     dirty_bytes_per_second: _builtins.float
     """at which the guest wrote memory meanwhile, so that it had to travel again"""
+    disk_bytes: _builtins.int
+    """of `bytes`"""
+    slowed_percent: _builtins.int
+    """of its CPU time that the guest was kept from, at the end of its copy"""
+    suspended: _builtins.bool
+    """it stood still for the rest of its copy, for its budget could not be kept"""
     def __init__(
         self,
         *,
@@ -268,10 +342,13 @@ class Receipt(_message.Message):
         blackout_ms: _builtins.float | None = ...,
         bytes_per_second: _builtins.float = ...,
         dirty_bytes_per_second: _builtins.float = ...,
+        disk_bytes: _builtins.int = ...,
+        slowed_percent: _builtins.int = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms", "bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "iterations", b"iterations", "policy_hash_after", b"policy_hash_after", "policy_hash_before", b"policy_hash_before", "switch_ms", b"switch_ms", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms", "bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "iterations", b"iterations", "policy_hash_after", b"policy_hash_after", "policy_hash_before", b"policy_hash_before", "slowed_percent", b"slowed_percent", "suspended", b"suspended", "switch_ms", b"switch_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blackout_ms: _TypeAlias = _typing.Literal["blackout_ms"]  # noqa: Y015
     _WhichOneofArgType__blackout_ms: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms"]  # noqa: Y015
@@ -291,6 +368,7 @@ class Prediction(_message.Message):
     DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     SAMPLED_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
     total_ms: _builtins.float
     """from the move's turn to the destination running"""
     downtime_ms: _builtins.float
@@ -300,6 +378,8 @@ class Prediction(_message.Message):
     sampled_bytes_per_second: _builtins.float
     """written in a second, by the hypervisor's sampling before the move"""
     basis: Global___Basis.ValueType
+    disk_bytes: _builtins.int
+    """of disks that have to be copied"""
     def __init__(
         self,
         *,
@@ -309,10 +389,11 @@ class Prediction(_message.Message):
         dirty_bytes_per_second: _builtins.float = ...,
         sampled_bytes_per_second: _builtins.float | None = ...,
         basis: Global___Basis.ValueType = ...,
+        disk_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second", "sampled_bytes_per_second", b"sampled_bytes_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second", "basis", b"basis", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "sampled_bytes_per_second", b"sampled_bytes_per_second", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second", "basis", b"basis", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "sampled_bytes_per_second", b"sampled_bytes_per_second", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sampled_bytes_per_second: _TypeAlias = _typing.Literal["sampled_bytes_per_second"]  # noqa: Y015
     _WhichOneofArgType__sampled_bytes_per_second: _TypeAlias = _typing.Literal["_sampled_bytes_per_second", b"_sampled_bytes_per_second"]  # noqa: Y015
@@ -356,10 +437,13 @@ class Operation(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     ON_BEHALF_FIELD_NUMBER: _builtins.int
     TOLD_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    COPY_DISKS_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
-    """"relocate"; with parts: "relocate-group", "drain"; "fence" """
+    """"relocate", "replicate"; with parts: "relocate-group", "drain"; "fence" """
     vm_id: _builtins.str
     source: _builtins.str
     """vServer; DOMAIN/SERVER if another domain's"""
@@ -391,6 +475,8 @@ class Operation(_message.Message):
     """of a move to another domain: as whom its vCenter is asked"""
     told: _builtins.bool
     """of a move to another domain: its vCenter knows how it has ended"""
+    copy_disks: _builtins.bool
+    """as it was asked for"""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -422,6 +508,14 @@ class Operation(_message.Message):
     @_builtins.property
     def predicted(self) -> Global___Prediction:
         """of a move"""
+
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Disk]:
+        """of a move: copied with it"""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """of a move, or of all parts"""
 
     def __init__(
         self,
@@ -458,10 +552,13 @@ class Operation(_message.Message):
         held: _builtins.bool = ...,
         on_behalf: _builtins.str = ...,
         told: _builtins.bool = ...,
+        disks: _abc.Iterable[_types_pb2.Disk] | None = ...,
+        budget: Global___Budget | None = ...,
+        copy_disks: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "on_behalf", b"on_behalf", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "told", b"told", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "budget", b"budget", "cancel_requested", b"cancel_requested", "copy_disks", b"copy_disks", "created_at", b"created_at", "destination", b"destination", "disks", b"disks", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "on_behalf", b"on_behalf", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "told", b"told", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -275,6 +275,9 @@ class MoveOutcome(_message.Message):
     BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    SLOWED_PERCENT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     vm_id: _builtins.str
     epoch: _builtins.int
@@ -297,6 +300,12 @@ class MoveOutcome(_message.Message):
     """COPY"""
     gated: _builtins.bool
     """PREPARE: what arrives here runs no instruction before START"""
+    disk_bytes: _builtins.int
+    """COPY"""
+    slowed_percent: _builtins.int
+    """COPY"""
+    suspended: _builtins.bool
+    """COPY"""
     @_builtins.property
     def failure(self) -> _operations_pb2.Failure: ...
     def __init__(
@@ -316,10 +325,13 @@ class MoveOutcome(_message.Message):
         bytes_per_second: _builtins.float = ...,
         dirty_bytes_per_second: _builtins.float = ...,
         gated: _builtins.bool = ...,
+        disk_bytes: _builtins.int = ...,
+        slowed_percent: _builtins.int = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "gated", b"gated", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "step", b"step", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "gated", b"gated", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "slowed_percent", b"slowed_percent", "step", b"step", "suspended", b"suspended", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,6 +448,8 @@ class MoveOrder(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     step: Global___MoveStep.ValueType
     peer_server: _builtins.str
@@ -447,6 +461,16 @@ class MoveOrder(_message.Message):
     """unspecified: LIVE"""
     gated: _builtins.bool
     """COPY: the destination lets the VM run only when told to START it"""
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Disk]:
+        """PREPARE: make room for them. COPY: copy them, too. CLEAN: they live elsewhere now; remove those
+        that are this host's to remove.
+        """
+
+    @_builtins.property
+    def budget(self) -> _operations_pb2.Budget:
+        """COPY"""
+
     def __init__(
         self,
         *,
@@ -458,10 +482,12 @@ class MoveOrder(_message.Message):
         epoch: _builtins.int = ...,
         kind: _operations_pb2.MoveKind.ValueType = ...,
         gated: _builtins.bool = ...,
+        disks: _abc.Iterable[_types_pb2.Disk] | None = ...,
+        budget: _operations_pb2.Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gated", b"gated", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "disks", b"disks", "epoch", b"epoch", "gated", b"gated", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -532,6 +532,8 @@ class RelocateRequest(_message.Message):
     NEAR_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    COPY_DISKS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     server_id: _builtins.str
     destination: _builtins.str
@@ -549,8 +551,14 @@ class RelocateRequest(_message.Message):
     """Of VMs that run: LIVE (so too if nothing is said), SUSPEND, or COLD: then they are shut down,
     moved and started (RESTART). One that is off is moved COLD, whatever is asked for.
     """
+    copy_disks: _builtins.bool
+    """There is no shared storage: the VM's own disks are copied, while it runs. Of disks that are known
+    to be local that need not be said.
+    """
     @_builtins.property
     def group(self) -> Global___RelocateRequest.GroupSubject: ...
+    @_builtins.property
+    def budget(self) -> _operations_pb2.Budget: ...
     def __init__(
         self,
         *,
@@ -563,10 +571,12 @@ class RelocateRequest(_message.Message):
         near: _builtins.str = ...,
         priority: _builtins.int = ...,
         kind: _operations_pb2.MoveKind.ValueType = ...,
+        copy_disks: _builtins.bool = ...,
+        budget: _operations_pb2.Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "group", b"group", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "epoch", b"epoch", "group", b"group", "kind", b"kind", "near", b"near", "plan_only", b"plan_only", "priority", b"priority", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "copy_disks", b"copy_disks", "destination", b"destination", "epoch", b"epoch", "group", b"group", "kind", b"kind", "near", b"near", "plan_only", b"plan_only", "priority", b"priority", "server_id", b"server_id", "subject", b"subject", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["vm_id", "group", "server_id"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -586,6 +596,7 @@ class PlannedMove(_message.Message):
     PREDICTED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CREATES_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -596,6 +607,10 @@ class PlannedMove(_message.Message):
     def creates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what the destination's domain lacks, and would be given"""
 
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Disk]:
+        """that have to be copied"""
+
     def __init__(
         self,
         *,
@@ -605,10 +620,11 @@ class PlannedMove(_message.Message):
         predicted: _operations_pb2.Prediction | None = ...,
         kind: _operations_pb2.MoveKind.ValueType = ...,
         creates: _abc.Iterable[_builtins.str] | None = ...,
+        disks: _abc.Iterable[_types_pb2.Disk] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["predicted", b"predicted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates", "destination", b"destination", "kind", b"kind", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates", "destination", b"destination", "disks", b"disks", "kind", b"kind", "predicted", b"predicted", "source", b"source", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -683,28 +699,37 @@ Global___RelocateResponse: _TypeAlias = RelocateResponse  # noqa: Y015
 
 @_typing.final
 class ReplicateRequest(_message.Message):
-    """5.6: start a copy near the tenant while the original runs."""
+    """5.6: a copy near the tenant, disks and all, while the original runs; then the VM is switched to it.
+    A vServer asks for the VMs that it owns.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     NEAR_FIELD_NUMBER: _builtins.int
     STANDBY_FIELD_NUMBER: _builtins.int
+    PLAN_ONLY_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     near: _builtins.str
-    """site or vServer"""
+    """exactly 1: where the tenant is; a site, a vServer, or LATITUDE,LONGITUDE"""
     standby: _builtins.bool
     """keep the copy in sync instead of switching to it"""
+    plan_only: _builtins.bool
+    @_builtins.property
+    def budget(self) -> _operations_pb2.Budget: ...
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         near: _builtins.str = ...,
         standby: _builtins.bool = ...,
+        plan_only: _builtins.bool = ...,
+        budget: _operations_pb2.Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["near", b"near", "standby", b"standby", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "near", b"near", "plan_only", b"plan_only", "standby", b"standby", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -715,16 +740,33 @@ class ReplicateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    OBJECTIONS_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
     @_builtins.property
-    def operation(self) -> _operations_pb2.Operation: ...
+    def operation(self) -> _operations_pb2.Operation:
+        """absent if only planned"""
+
+    @_builtins.property
+    def objections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Objection]:
+        """plan_only: every reason against, empty = it can be done"""
+
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
+        """plan_only"""
+
     def __init__(
         self,
         *,
         operation: _operations_pb2.Operation | None = ...,
+        destination: _builtins.str = ...,
+        objections: _abc.Iterable[Global___Objection] | None = ...,
+        moves: _abc.Iterable[Global___PlannedMove] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "moves", b"moves", "objections", b"objections", "operation", b"operation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -736,6 +778,24 @@ class VmStatus(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Disks(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DISKS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def disks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Disk]: ...
+        def __init__(
+            self,
+            *,
+            disks: _abc.Iterable[_types_pb2.Disk] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["disks", b"disks"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VM_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -744,6 +804,7 @@ class VmStatus(_message.Message):
     APPLIED_HASH_FIELD_NUMBER: _builtins.int
     PORT_PROBLEM_FIELD_NUMBER: _builtins.int
     DIRTY_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     epoch: _builtins.int
     state: _types_pb2.VmState.ValueType
@@ -756,6 +817,10 @@ class VmStatus(_message.Message):
     """why a port is closed that should be open"""
     dirty_bytes_per_second: _builtins.float
     """memory written in a second, by the hypervisor's last sample"""
+    @_builtins.property
+    def disks(self) -> Global___VmStatus.Disks:
+        """0..1; the VM's own; absent = nobody has looked"""
+
     def __init__(
         self,
         *,
@@ -767,10 +832,11 @@ class VmStatus(_message.Message):
         applied_hash: _builtins.str = ...,
         port_problem: _builtins.str = ...,
         dirty_bytes_per_second: _builtins.float | None = ...,
+        disks: Global___VmStatus.Disks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disks", b"disks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second", "applied_hash", b"applied_hash", "cpu_percent", b"cpu_percent", "dirty_bytes_per_second", b"dirty_bytes_per_second", "epoch", b"epoch", "memory_used_mib", b"memory_used_mib", "port_problem", b"port_problem", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second", "applied_hash", b"applied_hash", "cpu_percent", b"cpu_percent", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disks", b"disks", "epoch", b"epoch", "memory_used_mib", b"memory_used_mib", "port_problem", b"port_problem", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dirty_bytes_per_second: _TypeAlias = _typing.Literal["dirty_bytes_per_second"]  # noqa: Y015
     _WhichOneofArgType__dirty_bytes_per_second: _TypeAlias = _typing.Literal["_dirty_bytes_per_second", b"_dirty_bytes_per_second"]  # noqa: Y015

@@ -266,6 +266,44 @@ class Vm(_message.Message):
 Global___Vm: _TypeAlias = Vm  # noqa: Y015
 
 @_typing.final
+class Disk(_message.Message):
+    """A file that a VM alone writes to: its disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """exactly 1; the same on every host; without a slash, in the VM's own folder"""
+    format: _builtins.str
+    """"raw" or "qcow2" """
+    bytes: _builtins.int
+    """as the guest sees it"""
+    used_bytes: _builtins.int
+    """of the host's storage"""
+    local: _builtins.bool
+    """on storage that is this host's alone: a move must copy it"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        format: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        local: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "format", b"format", "local", b"local", "path", b"path", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disk: _TypeAlias = Disk  # noqa: Y015
+
+@_typing.final
 class Location(_message.Message):
     """Where a VM is (draft 3.1). `epoch` is the fencing token: it grows by one with every change of
     owner, and whoever holds an older one is refused with STALE_EPOCH.
