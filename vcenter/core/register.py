@@ -154,7 +154,7 @@ class Register:
     ) -> Decision:
         if evidence.old_owner is HostedState.UNKNOWN:
             raise self._owner_silent(record)
-        if evidence.old_owner is HostedState.RUNNING:
+        if evidence.old_owner is not HostedState.ABSENT:  # HELD: it could run there again
             return self._two_places(view, record, now_ms)
         if evidence.claimant is not HostedState.RUNNING:
             raise Refusal(Reason.NOT_RUNNING, f"VM {self.vm.vm_id} does not run on the caller")
