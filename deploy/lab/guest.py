@@ -36,6 +36,8 @@ class GuestSpec:
     memory_mib: int = 128
     tenant: str = ""
     group: str = ""
+    disk: str = ""
+    """The path of a qcow2 image, as its host calls it."""
     boots_from_network: bool = False
     """No system of ours: the firmware asks for one with DHCP, its first instructions almost."""
 
@@ -88,6 +90,11 @@ class GuestSpec:
             ET.SubElement(interface, "mac", address=nic.mac)
             ET.SubElement(interface, "source", bridge=nic.bridge)
             ET.SubElement(interface, "model", type="virtio")
+        if self.disk:
+            disk = ET.SubElement(devices, "disk", type="file", device="disk")
+            ET.SubElement(disk, "driver", name="qemu", type="qcow2")
+            ET.SubElement(disk, "source", file=self.disk)
+            ET.SubElement(disk, "target", dev="vda", bus="virtio")
         serial = ET.SubElement(devices, "serial", type="unix")
         ET.SubElement(serial, "source", mode="bind", path=str(CONSOLES / self.name))
         ET.SubElement(devices, "controller", type="usb", model="none")

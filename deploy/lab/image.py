@@ -16,7 +16,7 @@ from deploy.lab import shell
 from deploy.lab.names import CACHE
 
 _META_PACKAGE = "linux-image-cloud-amd64"
-_MODULES = ("virtio_pci", "virtio_net")
+_MODULES = ("virtio_pci", "virtio_net", "virtio_blk")
 _BUSYBOX = Path("/bin/busybox")
 _INIT = Path(__file__).with_name("guest-init.sh")
 

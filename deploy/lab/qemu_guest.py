@@ -23,6 +23,8 @@ def definition(spec: GuestSpec) -> str:
     lines += [f"memory_mib = {spec.memory_mib}", f'tenant = "{spec.tenant}"']
     lines += [f'group = "{spec.group}"', "[boot]", f"kernel = {json.dumps(str(system.kernel))}"]
     lines += [f"initrd = {json.dumps(str(system.initrd))}", f"cmdline = {json.dumps(cmdline)}"]
+    if spec.disk:
+        lines += ["[[disk]]", f"path = {json.dumps(spec.disk)}"]
     for nic in spec.nics:
         lines += ["[[interface]]", f'mac = "{nic.mac}"', f'bridge = "{nic.bridge}"']
         if spec.tenant:
