@@ -11,8 +11,9 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from common import log
 
@@ -42,17 +43,18 @@ class Daemon:
 
 
 Main = Callable[[Daemon], Awaitable[None]]
+Runner = Callable[[Coroutine[Any, Any, int]], int]
 
 
-def run(main: Main, expected: tuple[type[Exception], ...] = ()) -> int:
+def run(main: Main, expected: tuple[type[Exception], ...] = (), on: Runner = asyncio.run) -> int:
     """Run a daemon to its end and return the process's exit code.
 
     `expected` failures say by themselves what to do; any other is a defect, and logged with its
-    traceback.
+    traceback. `on` is the event loop's `run`.
     """
     keep_memory_private()
     use_all_files()
-    return asyncio.run(_supervise(main, expected))
+    return on(_supervise(main, expected))
 
 
 def keep_memory_private() -> None:

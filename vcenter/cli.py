@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
+import uvloop
 
 from common import log
 from common.cli import config_option, load_or_exit
@@ -42,11 +43,8 @@ def run_command(path: Path) -> None:
     """Serve until SIGTERM, which drains: what was acknowledged is durable."""
     config = load_or_exit(path, Config)
     log.configure(config.log)
-    sys.exit(
-        run(
-            partial(serve, config), expected=(StoreUnusable, CannotListen, TlsError, AuthorityError)
-        )
-    )
+    expected = (StoreUnusable, CannotListen, TlsError, AuthorityError)
+    sys.exit(run(partial(serve, config), expected, on=uvloop.run))
 
 
 @main.command("check-config")

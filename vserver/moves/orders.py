@@ -97,10 +97,13 @@ class Moves:
             self._say(outcome)
 
     async def _say_again(self) -> None:
+        """While hypervisors answer, orders may be called off and others begin."""
         for vm_id, outcome in list(self._outcomes.items()):
+            if self._outcomes.get(vm_id) is not outcome:
+                continue
             truth = await self._means.truth(self._running[vm_id].job)
             if self._outcomes.get(vm_id) is not outcome:
-                continue  # another order stands meanwhile
+                continue
             self._outcomes[vm_id] = _now(outcome, truth)
             self._say(self._outcomes[vm_id])
 
