@@ -73,7 +73,10 @@ class DataPlane:
         return {port.device: ObservedPort(port, intact=True, attached=True) for port in ports}
 
     async def apply(self, operation: Operation) -> None:
-        """Carry out one operation. Raises `Refusal`; then the port is as it was."""
+        """Carry out one operation. Raises `Refusal`; then the port is as it was.
+
+        Moves and the reconcile loop often want the same of a port: who comes second finds it done.
+        """
         async with self._changing:
             try:
                 await self._carry_out(operation)
@@ -92,10 +95,12 @@ class DataPlane:
     async def _carry_out(self, operation: Operation) -> None:
         match operation:
             case ApplyPort(port):
-                await self._network.apply_port(port)
-                self._fresh_ports.takes(port.device, self._fresh_ports.begin())
                 attached = port.device in self._taps()
-                self._ports[port.device] = ObservedPort(port, intact=True, attached=attached)
+                after = ObservedPort(port, intact=True, attached=attached)
+                if self._ports.get(port.device) != after or not self._network.vouches(port):
+                    await self._network.apply_port(port)
+                self._fresh_ports.takes(port.device, self._fresh_ports.begin())
+                self._ports[port.device] = after
                 self.problems.pop(port.device, None)
             case RemovePort(device):
                 await self._network.remove_port(device)
