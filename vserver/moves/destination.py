@@ -13,7 +13,7 @@ from common.model.wanted import WantedVm
 from vserver.core.diff import ApplyPort
 from vserver.core.ports import has_taps, incoming_ports, ports_of
 from vserver.guests import FAILURES
-from vserver.moves.means import RUNS, Found, Job, Means
+from vserver.moves.means import RUNS, Found, Job, Means, together
 from vserver.network.port import Port
 
 NETWORKS_WITHIN = 5.0  # seconds: a VM and its networks come down one after the other
@@ -56,10 +56,7 @@ async def start(means: Means, job: Job) -> Found:
         raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's copy is not here")
     await means.lay_missing_networks(wanted)
     ports = ports_of(wanted, here)
-    ended = await asyncio.gather(_resume(means, job), _apply(means, ports), return_exceptions=True)
-    for failure in ended:
-        if failure is not None:
-            raise failure
+    await together(_resume(means, job), _apply(means, ports))
     found = Found(await means.in_force(ports))
     with suppress(*FAILURES):  # it runs: a hypervisor that does not say so now is read on the beat
         await means.guests.look(job.vm_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
@@ -30,6 +31,13 @@ class Job:
     vm_id: str
     order: MoveOrder
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def together(*work: Coroutine[Any, Any, None]) -> None:
+    """All of it, to its end. Raises what failed first in order, when everything has ended."""
+    for failure in await asyncio.gather(*work, return_exceptions=True):
+        if failure is not None:
+            raise failure
 
 
 @dataclass(frozen=True, slots=True)

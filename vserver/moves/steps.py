@@ -18,7 +18,7 @@ from common.model.wanted import MoveOrder
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
 from vserver.moves import cold, destination, source
-from vserver.moves.means import RUNS, Found, Job, Means
+from vserver.moves.means import RUNS, Found, Job, Means, together
 
 _log = log.get(__name__)
 
@@ -53,13 +53,20 @@ async def clean(means: Means, job: Job) -> Found:
         raise Refusal(Reason.RUNNING_IN_TWO_PLACES, "the VM runs here")
     if here is not None and here.state in RUNS:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
+    await together(_discard(means, job), _remove_ports(means, job))
+    return Found()
+
+
+async def _discard(means: Means, job: Job) -> None:
     await means.hypervisor.discard(job.vm_id)
     if job.order.disks:
         await means.hypervisor.drop_disks(job.vm_id, job.order.disks)
     await means.guests.look(job.vm_id)
+
+
+async def _remove_ports(means: Means, job: Job) -> None:
     for device in _devices_left(means, job):
         await means.plane.apply(RemovePort(device))
-    return Found()
 
 
 def _devices_left(means: Means, job: Job) -> list[str]:
