@@ -4,12 +4,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.demo.control import connected
+from deploy.demo.federation import FederationStory
+from deploy.demo.federation_memory import FederationMemoryStage
+from deploy.demo.federation_real import FederationRealStage
+from deploy.demo.memory import MemoryStage
 from deploy.demo.real import RealStage
-from deploy.demo.stage import Stage
 from deploy.demo.story import WEB, Story
 from deploy.demo.teller import Teller
 from deploy.lab.available import why_unavailable
@@ -22,62 +28,87 @@ def main() -> int:
         Lab.existing(options.name).down()
         return 0
     teller = Teller()
-    stage = _stage(options, teller)
+    played = _federation(options, teller) if options.federation else _main_job(options, teller)
+    return _tell(options, teller, played)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A stage, what is played on it, what was seen, and what to try next."""
+
+    stage: RealStage | MemoryStage
+    play: Callable[[], None]
+    seen: dict[str, Any]
+    lines: Callable[[], list[str]]
+
+
+def _tell(options: argparse.Namespace, teller: Teller, played: Played) -> int:
     started = time.monotonic()
-    story = Story(stage, teller)
     try:
-        _play(stage, story, teller)
-    finally:
-        if options.json:
-            Path(options.json).write_text(json.dumps(story.seen, indent=2) + "\n")
-        if not options.keep:
-            stage.down()
-    took = time.monotonic() - started
-    return _ending(options, teller, stage, story, took)
-
-
-def _stage(options: argparse.Namespace, teller: Teller) -> Stage:
-    reason = "asked for" if options.memory else why_unavailable()
-    if reason is None:
-        teller.console.print("vsignal: real libvirt, real QEMU guests, three hosts")
-        with suppress(FileNotFoundError):
-            Lab.existing(options.name).down()  # what an earlier --keep left
-        return RealStage(options.name)
-    from deploy.demo.memory import MemoryStage
-
-    teller.console.print(f"vsignal: on the memory adaptors, no real VMs ({reason})")
-    return MemoryStage()
-
-
-def _play(stage: Stage, story: Story, teller: Teller) -> None:
-    try:
-        stage.up()
-        with connected(stage.target, stage.operator) as control:
-            story.play(control)
-        story.seen["ok"] = not teller.failures
+        played.stage.up()
+        played.play()
+        played.seen["ok"] = not teller.failures
     except Exception:  # noqa: BLE001 - whatever went wrong, the story says so and cleans up
         teller.console.print_exception(max_frames=5)
-        if isinstance(stage, RealStage):
-            teller.console.print(stage.logs(), markup=False)
+        teller.console.print(played.stage.logs(), markup=False)
         teller.failures.append("the story was interrupted")
+    finally:
+        if options.json:
+            Path(options.json).write_text(json.dumps(played.seen, indent=2) + "\n")
+        if not options.keep:
+            played.stage.down()
+    return _verdict(options, teller, played, time.monotonic() - started)
 
 
-def _ending(
-    options: argparse.Namespace, teller: Teller, stage: Stage, story: Story, took: float
-) -> int:
+def _is_real(options: argparse.Namespace, teller: Teller, what: str) -> bool:
+    reason = "asked for" if options.memory else why_unavailable()
+    if reason is not None:
+        teller.console.print(f"vsignal: on the memory adaptors, no real VMs ({reason})")
+        return False
+    teller.console.print(f"vsignal: real libvirt, real QEMU guests, {what}")
+    with suppress(FileNotFoundError):
+        Lab.existing(options.name).down()  # what an earlier --keep left
+    return True
+
+
+def _main_job(options: argparse.Namespace, teller: Teller) -> Played:
+    real = _is_real(options, teller, "three hosts")
+    stage = RealStage(options.name) if real else MemoryStage()
+    story = Story(stage, teller)
+
+    def play() -> None:
+        with connected(stage.target, stage.operator) as control:
+            story.play(control)
+
+    return Played(stage, play, story.seen, lambda: stage.try_next(WEB))
+
+
+def _federation(options: argparse.Namespace, teller: Teller) -> Played:
+    real = _is_real(options, teller, "two data centers of two hosts")
+    stage = FederationRealStage(options.name) if real else FederationMemoryStage()
+    story = FederationStory(stage, teller)
+    return Played(stage, story.play, story.seen, stage.lines)
+
+
+def _verdict(options: argparse.Namespace, teller: Teller, played: Played, took: float) -> int:
     for failure in teller.failures:
         teller.console.print(f"[red]not true:[/red] {failure}")
-    verdict = "all of it was seen to be true" if story.seen["ok"] else "FAILED"
+    verdict = "all of it was seen to be true" if played.seen["ok"] else "FAILED"
     teller.console.print(f"\n[bold]{verdict}[/bold], in {took:.0f} s")
     if options.keep:
         teller.console.print("\nThe lab stays up. Try next:")
-        for line in stage.try_next(WEB):
+        for line in played.lines():
             teller.console.print(f"   {line}", soft_wrap=True, markup=False)
-    return 0 if story.seen["ok"] else 1
+    return 0 if played.seen["ok"] else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./scripts/demo", description=__doc__)
+    parser.add_argument(
+        "--federation",
+        action="store_true",
+        help="two data centers, and a move from one to the other",
+    )
     parser.add_argument("--json", metavar="FILE", help="write what was seen")
     parser.add_argument("--keep", action="store_true", help="leave the lab up, say what to try")
     parser.add_argument("--down", action="store_true", help="take away what --keep left")

@@ -11,6 +11,8 @@ import grpc
 from common.pb.vsignal.v1 import (
     directory_pb2,
     directory_pb2_grpc,
+    federation_pb2,
+    federation_pb2_grpc,
     inventory_pb2,
     inventory_pb2_grpc,
     operations_pb2,
@@ -45,6 +47,7 @@ class Control:
     directory: directory_pb2_grpc.DirectoryStub
     operations: operations_pb2_grpc.OperationsStub
     inventory: inventory_pb2_grpc.InventoryStub
+    federation: federation_pb2_grpc.FederationStub
 
     def lookup(self, *keys: types_pb2.VmKey) -> list[signaling_pb2.LookupResult]:
         request = signaling_pb2.LookupRequest(keys=keys)
@@ -58,6 +61,19 @@ class Control:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return None
             raise
+
+    def domains(self) -> federation_pb2.Domain:
+        """This one, and within it those that it knows, and so on."""
+        request = federation_pb2.ListDomainsRequest(tree=True)
+        return self.federation.ListDomains(request, timeout=10).domain
+
+    def operation(self, operation_id: str) -> operations_pb2.Operation:
+        request = operations_pb2.GetOperationRequest(operation_id=operation_id)
+        return self.operations.Get(request, timeout=10)
+
+    def alerts(self) -> list[types_pb2.Alert]:
+        request = directory_pb2.ListAlertsRequest()
+        return list(self.directory.ListAlerts(request, timeout=10).alerts)
 
     def servers(self) -> list[directory_pb2.ServerLoad]:
         request = directory_pb2.ListServersRequest()
@@ -100,4 +116,5 @@ def connected(target: str, operator: Bundle) -> Iterator[Control]:
             directory_pb2_grpc.DirectoryStub(channel),
             operations_pb2_grpc.OperationsStub(channel),
             inventory_pb2_grpc.InventoryStub(channel),
+            federation_pb2_grpc.FederationStub(channel),
         )

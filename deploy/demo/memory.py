@@ -90,8 +90,8 @@ class MemoryStage:
         self._hosts.append(host)
         config = AgentConfig(
             server_id=f"h{number}",
-            management_address=_address(number),
-            vtep_address=_address(number),
+            management_address=address_of(number),
+            vtep_address=address_of(number),
             vcenter=(f"unix://{self._socket}",),
             state_dir=Path(self._dir.name),
             hypervisor=HypervisorKind.MEMORY,
@@ -99,7 +99,7 @@ class MemoryStage:
             migration_uri=host.migration_uri,
             tls=self._domain.identity(f"vserver/h{number}"),
         )
-        network = MemoryNetwork(self._fabric.host(_address(number)))
+        network = MemoryNetwork(self._fabric.host(address_of(number)))
         bundle = self._domain.bundle(f"vserver/h{number}")
         channel = partial(rpc.channel, bundle=bundle)
         link = GrpcLink(f"unix://{self._socket}", config.server_id, channel)
@@ -167,7 +167,7 @@ class MemoryStage:
         for number, host in enumerate(self._hosts, start=1):
             vm = host.vms.get(actor.vm_id)
             if vm is not None and vm.state is VmState.RUNNING:
-                return _address(number), vm.hosted().taps[0].device
+                return address_of(number), vm.hosted().taps[0].device
         return None
 
     @contextmanager
@@ -195,7 +195,7 @@ class MemoryStage:
         return ["(the memory stage ends with this process: run as root for a lab that stays)"]
 
 
-def _address(number: int) -> str:
+def address_of(number: int) -> str:
     return f"10.0.0.{number}"
 
 

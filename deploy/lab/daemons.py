@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.domain import Domain
@@ -65,44 +66,76 @@ class Daemon:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def vcenter(lab: Lab, lease_seconds: float = 6.0) -> Daemon:
-    """Listens in its namespace for the agents, and on a unix socket for the operator."""
-    work = lab.names.work / "vcenter"
+@dataclass(frozen=True)
+class Center:
+    """A vCenter's place in the lab. `name`: its domain's; `folder`: all that it has on disk."""
+
+    name: str
+    netns: str
+    address: str
+    folder: Path
+
+    @property
+    def socket(self) -> Path:
+        """Where the operator reaches it from any namespace."""
+        return self.folder / "vcenter.sock"
+
+    @property
+    def domain(self) -> Domain:
+        """Its own CA, and who has a certificate of it."""
+        made = Domain(self.folder / "domain", self.name)
+        made.make(f"unix:{self.socket}")
+        return made
+
+
+def only(lab: Lab) -> Center:
+    """Where there is one vCenter."""
+    return Center("lab", lab.vcenter_netns, lab.vcenter_address, lab.names.work)
+
+
+def vcenter(
+    lab: Lab, lease_seconds: float = 6.0, at: Center | None = None, extra: str = ""
+) -> Daemon:
+    """Listens in its namespace for the agents, and on a unix socket for the operator. `extra` is
+    appended to the configuration."""
+    at = at or only(lab)
+    work = at.folder / "vcenter"
     config = f"""
-domain = "{domain(lab).name}"
-listen = ["{lab.vcenter_address}:{PORT}", "unix:{socket_of(lab)}"]
-{domain(lab).table("vcenter/lab")}
+domain = "{at.name}"
+listen = ["{at.address}:{PORT}", "unix:{at.socket}"]
+{at.domain.table("vcenter/lab")}
 store = "sqlite:{work}/ledger.db"
 lease_seconds = {lease_seconds}
 log = {{format = "json"}}
+{extra}
 """
-    return Daemon(lab.vcenter_netns, work, "vcenter", config)
+    return Daemon(at.netns, work, "vcenter", config)
 
 
 def domain(lab: Lab) -> Domain:
     """The lab's own CA, and who has a certificate of it."""
-    made = Domain(lab.names.work / "domain")
-    made.make(f"unix:{socket_of(lab)}")
-    return made
+    return only(lab).domain
 
 
 def socket_of(lab: Lab) -> Path:
     """Where the operator reaches the vCenter from any namespace."""
-    return lab.names.work / "vcenter.sock"
+    return only(lab).socket
 
 
-def agent(lab: Lab, host: Host, extra: str = "", encrypt: bool = False) -> Daemon:
+def agent(
+    lab: Lab, host: Host, extra: str = "", encrypt: bool = False, at: Center | None = None
+) -> Daemon:
     """`extra` is appended to the configuration: attachments, capacity … `encrypt`: memory travels
-    by TLS, which takes hosts that share two cores three times as long."""
-    says = str(encrypt).lower()
+    by TLS, which takes hosts that share two cores three times as long. `at`: its vCenter."""
+    at, says = at or only(lab), str(encrypt).lower()
     config = f"""
 server_id = "h{host.number}"
 name = "{host.netns}"
 management_address = "{host.address}"
 vtep_address = "{host.address}"
-vcenter = ["{lab.vcenter_address}:{PORT}"]
+vcenter = ["{at.address}:{PORT}"]
 state_dir = "{host.work}/agent-state"
-{domain(lab).table(f"vserver/h{host.number}")}
+{at.domain.table(f"vserver/h{host.number}")}
 migration_uri = "{host.peer_uri}"
 hypervisor = "{host.hypervisor}"
 libvirt = {{{_libvirt(host)}, encrypt_migration = {says}}}

@@ -41,6 +41,10 @@ class Names:
     def vcenter(self) -> str:
         return f"{self.run_id}-vc"
 
+    def vcenter_of(self, domain: str) -> str:
+        """Where there are several domains: the namespace of one's vCenter."""
+        return f"{self.run_id}-vc-{domain}"
+
     def host(self, number: int) -> str:
         return f"{self.run_id}-h{number}"
 
@@ -49,7 +53,7 @@ class Names:
 
     def owns(self, netns: str) -> bool:
         """Whether a namespace is one of this lab's: teardown asks this from a fresh process."""
-        pattern = rf"{self.run_id}-(net|vc|h\d+|p-[a-z0-9-]+)"
+        pattern = rf"{self.run_id}-(net|vc(-[a-z0-9]+)?|h\d+|p-[a-z0-9-]+)"
         return re.fullmatch(pattern, netns) is not None
 
 

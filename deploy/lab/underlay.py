@@ -28,6 +28,27 @@ def plug(underlay: str, into: str, address: str) -> None:
     shell.ip_batch([f"addr add {address}/24 dev eth0", "link set eth0 up"], netns=into)
 
 
+def split(underlay: str, far: list[str]) -> None:
+    """Put these ports on a switch of their own, which one long line joins to the others'."""
+    shell.ip_batch(
+        [
+            f"link add far mtu {_MTU} type bridge",
+            f"link add near-end mtu {_MTU} type veth peer name far-end mtu {_MTU}",
+            f"link set near-end master {_BRIDGE} up",
+            "link set far-end master far up",
+            f"link set far mtu {_MTU} up",
+            *(f"link set {port} master far" for port in far),
+        ],
+        netns=underlay,
+    )
+
+
+def set_line(underlay: str, up: bool) -> None:
+    """Cut the long line, or mend it."""
+    state = "up" if up else "down"
+    shell.run(["ip", "-n", underlay, "link", "set", "near-end", state])
+
+
 def cut(underlay: str, number: int) -> None:
     """Pull host `number`'s cable: its processes run on, nobody reaches them."""
     shell.run(["ip", "-n", underlay, "link", "set", f"h{number}", "down"])
