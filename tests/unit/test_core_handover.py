@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common.codec.checker import Checker
+from common.codec.operation import to_operation
 from common.model.operation import HostedState, MoveOutcome, MoveStep, Operation, Phase
 from common.model.place import bare, is_abroad
 from common.model.profile import Capability
@@ -29,7 +30,7 @@ from vcenter.core.overlay import Overlay
 from vcenter.core.relocate import Relocate
 from vcenter.core.table import Change, Table
 from vcenter.core.wanted import wanted_vm
-from vcenter.federation.guests import from_guest, from_move, to_guest, to_move
+from vcenter.federation.guests import from_guest, from_move, to_guest
 from vcenter.ledger.records import decode, encode
 
 VM, MOVE = vm_id(1), vm_id(77)
@@ -174,7 +175,7 @@ class World:
         if record is not None and not move.epoch_after:
             wire = pb.Guest.FromString(to_guest(table, record).SerializeToString())
             guest = from_guest(check, wire, "east", "west")
-        said = from_move(check, to_move(move), "east", "west")
+        said = from_move(check, to_operation(move), "east", "west")
         check.done()
         self.told.append(Told(said, guest, may_declare=False))
 
@@ -189,7 +190,7 @@ class World:
             said = [h.outcome for side, h in self.heard if side is self.west]
             fresh = [o for o in said if Heard("w1", o).is_asked(theirs)]
             outcome = fresh[-1] if fresh else None
-            theirs = from_move(Checker(), to_move(theirs), "west", "east")
+            theirs = from_move(Checker(), to_operation(theirs), "west", "east")
         silent = self.chance.random() < 0.02
         self.answered.append(Answered(MOVE, theirs, tuple(received.objections), outcome, silent))
 

@@ -17,7 +17,7 @@ import grpc.aio
 from common import log
 from common.clock import Clock
 from common.codec.checker import Checker
-from common.codec.operation import from_outcome
+from common.codec.operation import from_outcome, to_operation
 from common.codec.server import from_server
 from common.errors import Refusal
 from common.model.caller import Caller
@@ -31,7 +31,7 @@ from common.wake import Wake
 from vcenter.core import indexes
 from vcenter.core.abroad import Abroad, Planned, as_known
 from vcenter.core.handover import Answered
-from vcenter.federation.guests import from_move, from_objection, to_guest, to_move
+from vcenter.federation.guests import from_move, from_objection, to_guest
 from vcenter.federation.homes import Homes
 from vcenter.federation.neighbour import Neighbour
 from vcenter.federation.receiving import HELD_S
@@ -151,7 +151,7 @@ class Carrier:
 
     async def _tell(self, move: Operation, heard: int) -> pb.CarryResponse:
         table, domain = self._ledger.table, domain_of(move.destination)
-        request = pb.CarryRequest(move=to_move(move), heard=heard)
+        request = pb.CarryRequest(move=to_operation(move), heard=heard)
         record = table.vm(move.vm_id)
         if record is not None and not move.epoch_after:
             request.guest.CopyFrom(to_guest(table, record))

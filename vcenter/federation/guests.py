@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from common.codec.checker import Checker
-from common.codec.operation import from_operation, to_operation
+from common.codec.operation import from_operation
 from common.codec.server import (
     from_group,
     from_network,
@@ -73,10 +73,6 @@ def from_guest(check: Checker, wire: pb.Guest, teller: str, own: str) -> Guest:
     check.require(same, "group", "not the VM's")
     at = replace(record.location, server_id=source.server_id)
     return Guest(replace(record, location=at), source, group, networks)
-
-
-def to_move(operation: Operation) -> operations_pb2.Operation:
-    return to_operation(operation)
 
 
 def from_move(check: Checker, wire: operations_pb2.Operation, teller: str, own: str) -> Operation:

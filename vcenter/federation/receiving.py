@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from common.clock import Clock
 from common.codec.checker import Checker
-from common.codec.operation import to_outcome
+from common.codec.operation import to_operation, to_outcome
 from common.codec.server import to_server
 from common.errors import Reason, Refusal
 from common.model.caller import Caller, Role
@@ -25,7 +25,7 @@ from common.pb.vsignal.v1 import federation_pb2 as pb
 from common.wake import first_of
 from vcenter.core.arrival import Arrival, Guest, Received, Told, plan
 from vcenter.core.heard import Heard
-from vcenter.federation.guests import from_guest, from_move, to_move, to_objection
+from vcenter.federation.guests import from_guest, from_move, to_objection
 from vcenter.ledger.feed import Committed
 from vcenter.ledger.ledger import Ledger
 
@@ -154,7 +154,7 @@ class Receiver:
         answer = pb.CarryResponse(objections=[to_objection(o) for o in received.objections])
         move = received.move
         if move is not None:
-            answer.move.CopyFrom(to_move(move))
+            answer.move.CopyFrom(to_operation(move))
             outcome = self._outcomes.get(move.operation_id)
             if outcome is not None and Heard(move.destination, outcome).is_asked(move):
                 answer.outcome.CopyFrom(to_outcome(outcome))
