@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from vserver import doctor
 from vserver.config import AgentConfig
 from vserver.hypervisor.qemu.definition import DiskSection
 from vserver.hypervisor.qemu.home import Home, Homes
+from vserver.hypervisor.qemu.mirror import Mirrors
 from vserver.hypervisor.qemu.monitor import at_hand
 from vserver.hypervisor.qemu.wire import Address, Line
 
@@ -81,6 +83,50 @@ async def test_a_guest_that_an_agent_left_at_the_gate_runs_on(bench: QemuBench) 
     await until(bench.source, machine.vm_id, lambda vm: vm is not None and _runs(vm.state))
     await until(bench.destination, machine.vm_id, lambda vm: vm is None)
     assert not home.has("leaving")
+
+
+async def test_disks_that_an_agent_left_mirroring_are_the_guests_alone_again(
+    bench: QemuBench,
+) -> None:
+    machine = Machine(memory_mib=32)
+    disk = await bench.make_disk(machine)
+    await bench.create(machine)
+    await bench.destination.make_way(machine.vm_id, [disk])
+    home = Homes(bench.roots[0]).of(machine.vm_id)
+    launch = home.launch()
+    assert launch is not None
+    address = Address.parse(bench.destination_uri)
+    line = await Line.connect(address, None)
+    definition = launch.definition.model_dump_json()
+    answer = await line.ask(
+        PATIENCE,
+        take=launch.model_dump_json(),
+        next=definition,
+        devices=machine.devices,
+        disks=[0],
+    )
+    home.mark("leaving", bench.destination_uri)
+    async with at_hand(home.file("hand"), home.vm_id) as monitor:
+        mirrors = Mirrors(monitor, SystemClock(), [0])
+        await mirrors.begin(address, int(answer["disks"]), "")
+        await mirrors.in_step(lambda: None)
+    line.close()
+    await bench.restart_source()
+    await until(bench.source, machine.vm_id, lambda vm: vm is not None and _runs(vm.state))
+    async with at_hand(home.file("hand"), home.vm_id) as monitor:
+        assert not await monitor.execute("query-jobs")
+        nodes = await monitor.execute("query-named-block-nodes", flat=True)
+    assert {node["node-name"] for node in nodes} == {"disk0", "file0"}
+    assert not home.has("leaving")
+    await until(bench.destination, machine.vm_id, lambda vm: vm is None)
+    await bench.destination.discard(machine.vm_id)
+    assert await bench.has_disk(machine) and await bench.has_disk(machine, there=True) is None
+
+
+def test_a_disk_in_the_guests_folder_is_written_to() -> None:
+    """One that is read only is on storage that the hosts share: it is not copied."""
+    with pytest.raises(ValueError, match="absolute"):
+        DiskSection(path=Path("root.qcow2"), read_only=True)
 
 
 async def test_a_guest_that_was_sent_is_asked_about_and_ended(bench: QemuBench) -> None:

@@ -1,4 +1,5 @@
-"""What the underlay sees of a guest's memory while it moves: nothing, unless asked for by hand."""
+"""What the underlay sees of a guest's memory and disk while it moves: nothing, unless asked for by
+hand."""
 
 import subprocess
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import Guest, Host, Lab, shell
-from tests.hosts.product import Product, spec
+from tests.hosts.disks import moved, with_a_disk
+from tests.hosts.product import Product
 
-SECRET = spec("secret", 21)
 MARK = b"vsignal-marks-this-memory-"
 MIB = 1 << 20
 
@@ -32,10 +33,11 @@ def product(lab: Lab) -> Iterator[Product]:
 
 @pytest.fixture(scope="module")
 def guest(product: Product) -> Guest:
-    """Some megabytes of its memory are full of the mark."""
-    (guest,) = product.start((SECRET, 1))
+    """Some megabytes of its memory, and of its disk, are full of the mark."""
+    (guest,) = product.start((with_a_disk("secret", 21, product.lab.host(1)), 1))
     words = f"yes {MARK.decode()} | head -c 4000000 > /marked; wc -c < /marked"
     assert "4000000" in guest.console(words, timeout=60)
+    guest.console("dd if=/marked of=/dev/vda bs=1M 2>/dev/null; sync", timeout=60)
     return guest
 
 
@@ -61,7 +63,7 @@ def captured(lab: Lab, file: Path) -> Iterator[None]:
 def moved_captured(product: Product, guest: Guest, to: int, file: Path) -> bytes:
     """Move it, and return what the underlay saw."""
     with captured(product.lab, file):
-        ended = product.wait_done(product.relocate(guest, to), timeout=90)
+        ended = moved(product, guest, to, least=4_000_000)
         assert not ended.failure.reason, ended.failure.message
     product.wait_registered(guest.on(product.lab.host(to)), on=to)
     seen = file.read_bytes()
@@ -84,7 +86,7 @@ def test_a_host_without_the_right_certificate_gets_no_memory(
     for file in right:
         file.write_bytes((wrong / file.name).read_bytes())
     try:
-        ended = product.wait_done(product.relocate(guest, 2), timeout=90)
+        ended = moved(product, guest, 2, least=4_000_000)
         assert ended.failure.reason == "COPY_FAILED", ended
     finally:
         for file, content in right.items():

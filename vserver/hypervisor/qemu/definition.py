@@ -63,6 +63,12 @@ class DiskSection(Section):
     format: Literal["qcow2", "raw"] = "qcow2"
     read_only: bool = False
 
+    @model_validator(mode="after")
+    def _goes_along(self) -> Self:
+        if self.own and self.read_only:
+            raise ValueError("read_only: only with an absolute path, on storage that hosts share")
+        return self
+
     @property
     def own(self) -> bool:
         """In the guest's folder."""
@@ -117,7 +123,7 @@ def describe(
         resources=Resources(definition.vcpus, definition.memory_mib),
     )
     seen = tuple(Tap(n.mac, n.bridge, taps.get(n.mac, "")) for n in definition.interface)
-    own = [disk for disk in definition.disk if disk.own and not disk.read_only]
+    own = (disk for disk in definition.disk if disk.own)
     disks = tuple(Disk(str(disk.path), disk.format, local=True) for disk in own)
     nics = [Nic(nic.mac, nic.bridge) for nic in definition.interface]
     try:

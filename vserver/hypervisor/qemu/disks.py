@@ -27,7 +27,7 @@ _IMAGE_TOOL, _MAKE_PATIENCE = "qemu-img", 60.0
 
 def numbers(definition: Definition, disks: Iterable[Disk]) -> list[int]:
     """Which of the guest's disks these are. Raises if they are not all there is to copy."""
-    own = {str(d.path): n for n, d in enumerate(definition.disk) if d.own and not d.read_only}
+    own = {str(d.path): n for n, d in enumerate(definition.disk) if d.own}
     wanted = [disk.path for disk in disks]
     if sorted(wanted) != sorted(own):
         raise refused(f"the guest's disks are {', '.join(own) or 'none'}; look, and move it again")
