@@ -15,10 +15,7 @@ from common.errors import Reason, Refusal
 
 SPREAD = 2.0  # at most so many times the delay that was asked for
 LONGEST_S = 30.0  # is believed
-FIRST_S, LAST_S = (
-    0.2,
-    2.0,
-)  # the pause where none was asked for: it doubles until there is an answer
+FIRST_S, LAST_S = 0.2, 2.0  # where none was asked for: it doubles until there is an answer
 
 _ITS_OWN = frozenset({Reason.OVERLOADED, Reason.SHUTTING_DOWN, Reason.STORE_FAILED})
 

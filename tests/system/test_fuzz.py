@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.model.caller import parse_caller
+from common.model.operation import Operation
 from common.model.server import Liveness, Server
 from common.pb.vsignal.v1 import session_pb2
 from common.status import refusal_from_call
@@ -59,14 +60,16 @@ class World:
         self._runner.close()
 
     def changed_since(self, revision: int) -> set[str]:
-        """Kinds of the records that were changed; that a lease has lapsed is nobody's call."""
+        """Kinds of the records that were changed by somebody's call."""
         committed = self.lab.center.ledger.feed.since(revision) or []
-        called = [each.changes for each in committed if not any(map(_is_lapse, each.changes))]
+        called = [each.changes for each in committed if not any(map(_is_time, each.changes))]
         return {change.key.partition("/")[0] for changes in called for change in changes}
 
 
-def _is_lapse(change: Applied) -> bool:
-    return isinstance(change.after, Server) and change.after.liveness is Liveness.SILENT
+def _is_time(change: Applied) -> bool:
+    """What passes by itself: a lease has lapsed, or a move that was ordered before goes its way."""
+    lapses = isinstance(change.after, Server) and change.after.liveness is Liveness.SILENT
+    return lapses or (isinstance(change.after, Operation) and change.before is not None)
 
 
 async def _world() -> Any:
