@@ -32,6 +32,11 @@ class Homes:
         self._federation = federation
         self._started: dict[str, str] = {}  # operation: domain
 
+    @property
+    def others(self) -> bool:
+        """Whether there are other domains at all, as far as we know."""
+        return bool(self._federation.neighbours)
+
     def answered(self, domain: str, answer: object) -> None:
         """An operation that begins in another domain is found there again, also by who does not
         follow that domain."""
@@ -45,7 +50,7 @@ class Homes:
 
     async def of(self, request: object, caller: Caller) -> str:
         """The domain that owns what the request names first; empty: we, or nobody that is known."""
-        if not self._federation.neighbours or not isinstance(request, Message):
+        if not self.others or not isinstance(request, Message):
             return ""
         for field, value in _named(request):
             if field in ("operation_id", "parent"):

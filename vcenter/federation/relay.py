@@ -82,22 +82,31 @@ class Relay:
         self._own = own
         self._homes = homes
 
+    def is_ours(self, caller: Caller, said: Mapping[str, str | bytes]) -> bool:
+        """Certainly, whatever the request names. Hosts and vCenters mean us by what they ask of us;
+        and who has no neighbours is asked for other domains by name only."""
+        if caller.role in (Role.VSERVER, Role.VCENTER, Role.DOMAIN):
+            return True
+        return not self._homes.others and rpc.DOMAIN_KEY not in said
+
     async def passage(
-        self, method: str, request: Any, caller: Caller, context: grpc.aio.ServicerContext[Any, Any]
+        self,
+        method: str,
+        request: Any,
+        caller: Caller,
+        said: Mapping[str, str | bytes],
+        left: float | None,
     ) -> Passage | None:
-        """None: it is for us to carry out. Hosts and vCenters mean us by what they ask of us.
+        """None: it is for us to carry out. `left`: seconds that the caller waits; None: any.
 
         Raises `Refusal`: there is no way to where it should be carried out.
         """
-        if caller.role in (Role.VSERVER, Role.VCENTER, Role.DOMAIN):
-            return None
-        domain = _named(context) or await self._homes.of(request, caller)
+        domain = str(said.get(rpc.DOMAIN_KEY, "")) or await self._homes.of(request, caller)
         if domain in ("", self._own):
             return None
         via = (*caller.via, self._own)
         neighbour = await self._homes.towards(domain, via)
         metadata = on_behalf(neighbour, domain, caller.path, via)
-        left = context.time_remaining()
         return Passage(method, domain, neighbour, metadata, left, self._homes)
 
 
@@ -120,11 +129,6 @@ def on_behalf(neighbour: Neighbour, domain: str, caller: str, via: tuple[str, ..
         (rpc.CALLER_KEY, caller),
         (rpc.ASKED_KEY, ",".join(via)),
     )
-
-
-def _named(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
-    return str(metadata.get(rpc.DOMAIN_KEY, ""))
 
 
 def _not_passed_on(method: str) -> Refusal:

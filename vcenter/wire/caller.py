@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -30,6 +30,12 @@ from vcenter.wire.vouched import Vouched
 __all__ = ["OPERATORS", "Caller", "Callers", "Context", "Role"]
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Metadata: TypeAlias = Mapping[str, str | bytes]
+
+
+def metadata_of(context: Context) -> Metadata:
+    """What the caller said beside its request. It costs as much as a look-up, so read it once."""
+    return dict(context.invocation_metadata() or ())
 
 
 class Cut:
@@ -63,19 +69,19 @@ class Callers:
         self._streams: dict[str, set[tuple[Certified, Cut]]] = {}  # by serial number
         ledger.feed.listen(self._committed)
 
-    def of(self, context: Context) -> Caller:
+    def of(self, context: Context, said: Metadata) -> Caller:
         """Raises `Refusal(UNIDENTIFIED)`, or REVOKED. What the body says of the caller is never
         asked (I9). A neighbour may call on behalf of another caller (`vouched`)."""
-        known = self._connected(context)
+        known = self._connected(context, said)
         if known.role is not Role.DOMAIN:
             return known
-        return self._vouched.caller(known, dict(context.invocation_metadata() or ()))
+        return self._vouched.caller(known, said)
 
-    def _connected(self, context: Context) -> Caller:
+    def _connected(self, context: Context, said: Metadata) -> Caller:
         """Whose connection it is."""
         holder = self._holder(context)
         if holder is None:
-            return _in_plain_text(context)
+            return _in_plain_text(context, said)
         if holder.domain != self._domain:
             text = f"the certificate is for domain {holder.domain!r}; this is {self._domain!r}"
             raise Refusal(Reason.UNIDENTIFIED, text)
@@ -138,15 +144,10 @@ def _read(pem: bytes) -> Certified:
         raise Refusal(Reason.UNIDENTIFIED, str(error)) from None
 
 
-def _in_plain_text(context: Context) -> Caller:
+def _in_plain_text(context: Context, said: Metadata) -> Caller:
     if not _is_near(context.peer()):
         raise Refusal(Reason.UNIDENTIFIED, "identity in plain text is for loopback alone")
-    said = ""
-    for key, value in context.invocation_metadata() or ():
-        if key == IDENTITY_KEY:
-            said = str(value)
-            break
-    return _said(said)
+    return _said(str(said.get(IDENTITY_KEY, "")))
 
 
 @lru_cache(maxsize=4096)

@@ -20,8 +20,8 @@ from common.errors import Reason, Refusal
 from common.model.caller import Caller
 from common.status import refusal_to_status
 from vcenter.audit import Audit, Origin, origin
-from vcenter.federation.relay import Relay
-from vcenter.wire.caller import Callers, Context, Cut
+from vcenter.federation.relay import Passage, Relay
+from vcenter.wire.caller import Callers, Context, Cut, Metadata, metadata_of
 from vcenter.wire.limits import CallLimits
 from vcenter.wire.rules import CHANGING, authorize
 from vcenter.wire.sight import told
@@ -42,14 +42,24 @@ class Service(Protocol):
     relay: Relay
 
 
-def _admit(servicer: Service, name: str, context: Context) -> Caller:
+def _admit(servicer: Service, name: str, context: Context, said: Metadata) -> Caller:
     """Who calls; from here on `origin` says it, too, for what changes something."""
-    caller = servicer.callers.of(context)
+    caller = servicer.callers.of(context, said)
     method = f"{servicer.service}/{name}"
     if method in CHANGING:
         origin.set(Origin(str(caller), context.peer()))
     authorize(method, caller)
     return caller
+
+
+async def _passage(
+    servicer: Service, name: str, request: Any, caller: Caller, context: Context, said: Metadata
+) -> Passage | None:
+    """The way to the domain that the call is for; None: it is ours."""
+    if servicer.relay.is_ours(caller, said):
+        return None
+    method, left = f"{servicer.service}/{name}", context.time_remaining()
+    return await servicer.relay.passage(method, request, caller, said, left)
 
 
 async def _refuse(
@@ -95,12 +105,12 @@ def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., 
         caller: Caller | None = None
         entered = False
         try:
-            caller = _admit(self, handler.__name__, context)
+            said = metadata_of(context)
+            caller = _admit(self, handler.__name__, context, said)
             self.limits.enter(caller)
             entered = True
             request = _well_formed(request)
-            method = f"{self.service}/{handler.__name__}"
-            passage = await self.relay.passage(method, request, caller, context)
+            passage = await _passage(self, handler.__name__, request, caller, context, said)
             if passage is not None:
                 answer: T = await passage.ask(request)
                 return answer
@@ -142,13 +152,13 @@ def streaming(
         cut: Cut | None = None
         entered = False
         try:
-            caller = _admit(self, handler.__name__, context)
+            said = metadata_of(context)
+            caller = _admit(self, handler.__name__, context, said)
             self.limits.enter(caller)
             entered = True
             with self.callers.stream(context) as cut:
                 request = _well_formed(request)
-                method = f"{self.service}/{handler.__name__}"
-                passage = await self.relay.passage(method, request, caller, context)
+                passage = await _passage(self, handler.__name__, request, caller, context, said)
                 if passage is not None:
                     replies = passage.follow(request)
                 else:
