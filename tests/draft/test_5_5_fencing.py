@@ -39,7 +39,7 @@ echo "$1 $2" >> {tmp_path}/off
 @pytest.fixture(params=STORES)
 async def lab(request: pytest.FixtureRequest, device: Path) -> AsyncIterator[Lab]:
     command = (str(device), "{server_id}", "{management_address}")
-    fence = {"command": command, "timeout_seconds": 1.0}
+    fence = {"command": command, "timeout_seconds": 3.0}
     async with running_lab(request.param, lease_seconds=8.0, fence=fence) as lab:
         yield lab
 
@@ -55,8 +55,10 @@ async def fence(lab: Lab, server_id: str = "host-1", word: str = "") -> operatio
     request = operations.FenceRequest(server_id=server_id, word=word)
     begun = await lab.operator.operations.Fence(request)
     wait = operations.WaitOperationRequest(operation_id=begun.operation_id)
-    wait.timeout.FromSeconds(10)
-    return await lab.operator.operations.Wait(wait)
+    wait.timeout.FromSeconds(60)  # of the lab's clock: a device is a process, and takes real time
+    while not (done := await lab.operator.operations.Wait(wait)).HasField("ended_at"):
+        pass
+    return done
 
 
 async def settle(lab: Lab, server_id: str = "", vm: str = VM) -> operations.SettleResponse:
