@@ -5,7 +5,6 @@ what is left of them when they crash is nothing."""
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from common.jointoken import parse_token
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 60.0
+ANY_CORE = 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"'
 LOUD = '\n[log]\nlevel = "debug"\nformat = "json"\n'
 MAIN = {"vcenter": "vcenter.cli", "vserver": "vserver.cli", "vctl": "vcenter.ctl.main"}
 
@@ -62,14 +62,12 @@ class Place:
         """As who is allowed to leave cores of any size starts it."""
         with config.open("a") as file:
             file.write(LOUD)
-        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
         with (self.folder / f"{name}.log").open("wb") as log:
             daemon = subprocess.Popen(
-                program(name, "run", "--config", str(config)),
+                ["sh", "-c", ANY_CORE, "sh", *program(name, "run", "--config", str(config))],
                 cwd=self.folder,  # where a core would be left
                 stdout=log,
                 stderr=log,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (most, most)),
             )
         self.daemons.append(daemon)
         return daemon
