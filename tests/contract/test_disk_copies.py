@@ -118,10 +118,10 @@ async def test_a_file_that_is_there_already_is_not_touched(bench: Bench) -> None
     assert await bench.has_disk(machine, there=True)
 
 
+@pytest.mark.parametrize("bench", ["libvirt", "qemu"], indirect=True)
 async def test_a_path_that_no_disk_may_have_is_refused(bench: Bench) -> None:
+    """Where files have directories."""
     machine = Machine()
-    if bench.kind == "memory":
-        pytest.skip("its files have no directories")
     for path in ("/etc/passwd-", "definition.json", "../up.qcow2", "/var/lib/libvirt/x.qcow2"):
         with pytest.raises(Refusal):
             await bench.destination.make_way(machine.vm_id, [Disk(path, "raw", 1 << 20)])
