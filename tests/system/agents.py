@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from common import rpc
-from common.clock import SystemClock
+from common.clock import Clock, SystemClock
 from common.model.vm import Interface, Resources, Vm, VmState
 from common.pb.vsignal.v1 import (
     inventory_pb2,
@@ -57,6 +57,7 @@ class Host:
     network: MemoryNetwork
     fabric: Fabric
     state: MemoryState = field(default_factory=MemoryState)
+    clock: Clock = field(default_factory=SystemClock)  # of agents that are booted from now on
     agent: Agent | None = None
     _task: asyncio.Task[None] | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -86,7 +87,7 @@ class Host:
         )
         links = [GrpcLink(target, self.name)]
         parts = Parts(
-            SystemClock(),
+            self.clock,
             links,
             self.hypervisor,
             self.network,

@@ -8,8 +8,8 @@ import pytest
 
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import operations_pb2 as operations
+from tests.support.lab import QuickClock
 from tests.system.agents import OPERATOR, VM_ID, Host, World, a_vm, until, world
-from vserver.moves import cold
 
 VM = VM_ID.format(1)
 SUCCEEDED, FAILED = operations.PHASE_SUCCEEDED, operations.PHASE_FAILED
@@ -92,12 +92,13 @@ async def test_what_cannot_be_copied_runs_on_where_it_was(kind: int) -> None:
         await until(lambda: w.state() is VmState.RUNNING)
 
 
-async def test_a_guest_that_will_not_shut_down_is_not_moved(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(cold, "SHUTS_DOWN_WITHIN", 0.5)
+async def test_a_guest_that_will_not_shut_down_is_not_moved() -> None:
     async with world() as w:
         a, b = await two_hosts(w)
+        await a.stop()
+        a.clock = QuickClock()  # it waits a minute for the guest
+        a.boot(w.target)
+        await w.attached(a)
         there = states_of(b)
         a.hypervisor.deaf.add(VM)
         done = await moved(w, b, COLD)
