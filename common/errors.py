@@ -124,8 +124,21 @@ class Reason(Enum):
         Kind.FAILED_PRECONDITION,
         "It changed hands too often; see `vctl alert list -o wide`, then `vctl vm thaw KEY`.",
     )
+    IN_TWO_DOMAINS = (
+        Kind.FAILED_PRECONDITION,
+        "Another domain holds the same identity: `vctl vm show KEY`. Remove one of the two, give it"
+        " another address (`vctl vm assign`), or `vctl vm thaw KEY`.",
+    )
     NOT_FROZEN = (Kind.FAILED_PRECONDITION, "There is nothing to thaw.")
     NEEDS_FENCE = (Kind.FAILED_PRECONDITION, "Nobody can say who runs the VM; a person must.")
+    NO_STANDBY = (
+        Kind.FAILED_PRECONDITION,
+        "The VM has no standby that is in step: `vctl op list --vm KEY` says how far it is.",
+    )
+    STANDBY_LOST = (
+        Kind.ABORTED,
+        "The VM has no standby any more; it runs on. Make another: `vctl vm replicate --standby`.",
+    )
     SERVER_ATTACHED = (
         Kind.FAILED_PRECONDITION,
         "The vServer's agent answers, so it can be asked: no fence is needed. `vctl server drain`.",

@@ -1,4 +1,5 @@
-"""A real etcd for whoever asks: one member, started once, its data in a folder of the run."""
+"""For all tests: a real etcd for whoever asks (one member, started once, its data in a folder of
+the run), and no example that fails because the machine is busy."""
 
 from __future__ import annotations
 
@@ -7,8 +8,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from deploy.etcd.members import Cluster, NoEtcd, program
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -32,13 +32,15 @@ from vcenter.federation.receiving import Receiver
 from vcenter.federation.relay import Relay
 from vcenter.federation.settings import DomainSettings, dial
 from vcenter.federation.spanning import Spanning
+from vcenter.federation.tellings import Tellings
 from vcenter.fencing import Fencer
 from vcenter.journal import FileJournal, Journal, MemoryJournal
 from vcenter.ledger.feed import RING
-from vcenter.ledger.keeping import keep_history
+from vcenter.ledger.keeping import keep_history, keep_operations
 from vcenter.ledger.ledger import Ledger
 from vcenter.moves.board import Board
 from vcenter.moves.dispatcher import Dispatcher
+from vcenter.moves.listening import Listening
 from vcenter.replicas.companions import Alone, Companions
 from vcenter.replicas.replica import Replica
 from vcenter.store.etcd import EtcdStore
@@ -50,6 +52,7 @@ from vcenter.wire.caller import Callers
 from vcenter.wire.context import Parts
 from vcenter.wire.limits import Allowance, CallLimits
 from vcenter.wire.server import JoinServer, WireServer
+from vcenter.wire.shown import Shown
 from vcenter.wire.vouched import Vouched
 
 log = structlog.get_logger()
@@ -71,7 +74,8 @@ def make_journal(config: Config) -> Journal:
 class VCenter:
     """One vCenter. `running()` serves for as long as its block lasts.
 
-    What it needs of the world is handed in: ids, and the ways in and out (`make_server`, `dial`).
+    What it needs of the world is handed in: ids, chance, and the ways in and out (`make_server`,
+    `dial`).
     `ring`: the latest changes that watchers find in memory; what came before is read from the
     store.
     """
@@ -85,6 +89,7 @@ class VCenter:
         make_server: Callable[[], grpc.aio.Server] = rpc.server,
         ring: int = RING,
         dial: Callable[[DomainSettings], grpc.aio.Channel] = dial,
+        chance: random.Random | None = None,
     ) -> None:
         self.config = config
         self._store = store
@@ -107,27 +112,42 @@ class VCenter:
         moves = config.moves
         limits = Limits(moves.per_source, moves.per_destination, moves.per_link)
         self._dispatcher = Dispatcher(self.ledger, clock, limits)
+        self._listening = Listening(self.ledger.feed, self.sessions)
         self._fencer = Fencer(self.ledger, clock, config.fence, self._is_oldest)
+        chance = chance or random.Random()
         self.federation = Federation(
-            config.domain, config.domains, self.ledger, dial, clock, random.Random()
+            config.domain, config.domains, self.ledger, dial, clock, chance
         )
+        self._tellings = Tellings(config.domains, self.ledger, clock)
         homes = Homes(self.ledger.table, self.federation)
-        self._carrier = Carrier(config.domain, self.ledger, homes, clock, random.Random())
+        self._carrier = Carrier(config.domain, self.ledger, homes, clock, chance)
         self._spanning = Spanning(self.ledger, self.federation, self.sessions.span, clock)
+        receiver = Receiver(
+            config.domain,
+            self.ledger,
+            clock,
+            self.sessions.awaits,
+            self.sessions.ask,
+            self._companions.pass_on,
+        )
+        if replica is not None:
+            replica.listen(receiver.heard_elsewhere)
         self.parts = Parts(
             domain=config.domain,
             ledger=self.ledger,
             sessions=self.sessions,
             monitor=Monitor(),
-            board=Board(self.ledger.feed),
+            board=Board(self.ledger.feed, clock),
             answers=Answers(self.ledger.feed, config.domain),
             federation=self.federation,
             relay=Relay(config.domain, homes),
             carrier=self._carrier,
-            receiver=Receiver(config.domain, self.ledger, clock, self.sessions.awaits),
+            receiver=receiver,
             spanning=self._spanning,
             clock=clock,
             calls=CallLimits(clock, _allowance(config.infrastructure), _allowance(config.confined)),
+            tellings=self._tellings,
+            shown=Shown(self._tellings),
             callers=Callers(
                 config.domain, self.ledger, clock, Vouched(config.domain, config.domains)
             ),
@@ -195,11 +215,15 @@ class VCenter:
             self._dispatcher.run(),
             self._fencer.run(),
             keep_history(self._store, self._clock, self.config.history_hours),
+            keep_operations(
+                self.ledger, self._clock, self.config.operations_hours, self._is_oldest
+            ),
             self._keep_trust(keeper),
             self.ledger.audit.run(),
             self.federation.run(),
             self._carrier.run(),
             self._spanning.run(),
+            self._tellings.run(),
         ]
 
     def _say_where(self) -> None:
@@ -225,7 +249,7 @@ class VCenter:
 
 
 def _allowance(settings: CallerSettings) -> Allowance:
-    return Allowance(settings.calls_per_second, settings.at_a_time)
+    return Allowance(settings.calls_per_second, settings.at_a_time, settings.bytes_per_call)
 
 
 def _issuer(config: Config) -> Issuer | None:

@@ -11,12 +11,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from common.clock import Clock
 from common.errors import Refusal
+from common.model.value import value
 from vcenter.journal import Entry, Journal
 from vcenter.ledger.writer import Done
 
@@ -31,11 +32,12 @@ _PATHS = tuple(
         *("vm.vm_id", "vm_id", "outcome.vm_id", "operation_id", "network.network_id"),
         *("network_id", "tenant.tenant_id", "tenant_id", "group.name", "name"),
         *("begin.group", "identity", "key.vm_id", "server.server_id", "server_id"),
+        *("telling.domain", "domain"),
     )
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """For whom something is done: the caller, and from where it calls."""
 
@@ -43,7 +45,7 @@ class Origin:
     peer: str = ""
 
 
-origin: ContextVar[Origin] = ContextVar("origin", default=Origin("vcenter"))  # noqa: B039 - frozen
+origin: ContextVar[Origin] = ContextVar("origin", default=Origin("vcenter"))  # noqa: B039 - a value
 
 
 class Audit:
@@ -87,7 +89,7 @@ class Audit:
             at_ms=self._clock.now_ms(),
             who=by.who,
             peer=by.peer,
-            what=type(what).__name__,
+            what=getattr(what, "called", type(what).__name__),
             subject=subject_of(what),
             revision=revision,
             outcome=outcome,

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from common.config import Section
 from common.log import LogSettings
 from common.model.identity import parse_name
-from common.rpc import is_local
+from common.rpc import MAX_MESSAGE, is_local
 from common.tls import TlsSettings
 from vcenter.federation.settings import DomainSettings
 from vcenter.store.etcd.address import Address, parse_address
@@ -28,10 +28,18 @@ class MoveSettings(Section):
 
 class CallerSettings(Section):
     """How much one caller may ask for: calls a second, and calls and streams at a time. What is
-    beyond that is refused with OVERLOADED and when to come back."""
+    beyond that is refused with OVERLOADED and when to come back; messages of a stream are held
+    back. A request counts as one more call with every `bytes_per_call` of it."""
 
     calls_per_second: float = Field(ge=1.0, le=1e6)
     at_a_time: int = Field(ge=1, le=100_000)
+    bytes_per_call: int = Field(default=1024, ge=1, le=MAX_MESSAGE)
+
+
+class HostSettings(CallerSettings):
+    """The same of those who keep the domain running: what they say at once counts once."""
+
+    bytes_per_call: int = Field(default=MAX_MESSAGE, ge=1, le=MAX_MESSAGE)
 
 
 class Ipmi(Section):
@@ -78,6 +86,7 @@ class Config(Section):
     `bookmark_seconds`: how often a watcher that hears of no change is told how far it is.
     `domains`: the vCenters around this one, its own not among them.
     `history_hours`: for how long it can be asked what was, and a watcher may be away.
+    `operations_hours`: for how long an operation that has ended can be asked for.
     `freeze_after`: an identity that changes hands so often in `freeze_seconds` is frozen.
     `infrastructure`: of each vServer, vCenter and operator; `confined`: of each tenant and watcher.
     `audit_file`: who changed what; "" is beside the database. `audit_mib`: of all of it together.
@@ -90,13 +99,14 @@ class Config(Section):
     lease_seconds: float = Field(default=10.0, ge=1.0, le=300.0)
     bookmark_seconds: float = Field(default=10.0, ge=0.05, le=3600.0)
     history_hours: float = Field(default=24.0, ge=0.0, le=24.0 * 3660)
+    operations_hours: float = Field(default=24.0 * 30, ge=0.0, le=24.0 * 3660)
     audit_file: str = ""
     audit_mib: int = Field(default=64, ge=1, le=65536)
     freeze_after: int = Field(default=5, ge=2, le=1000)
     freeze_seconds: float = Field(default=180.0, ge=1.0, le=86400.0)
     drain_seconds: float = Field(default=5.0, ge=0.0, le=60.0)
     moves: MoveSettings = MoveSettings()
-    infrastructure: CallerSettings = CallerSettings(calls_per_second=20_000.0, at_a_time=4_000)
+    infrastructure: HostSettings = HostSettings(calls_per_second=20_000.0, at_a_time=4_000)
     confined: CallerSettings = CallerSettings(calls_per_second=500.0, at_a_time=100)
     fence: FenceSettings = FenceSettings()
     server: str = ""  # where clients reach the vCenter, if not at the first of `listen`

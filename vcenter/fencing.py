@@ -50,7 +50,7 @@ class Fencer:
         self._wake = asyncio.Event()
         self._wake.set()
         self._working: set[str] = set()
-        ledger.feed.listen(self._committed)
+        ledger.feed.listen(self._committed, Operation)
 
     def has_device(self, server_id: str) -> bool:
         return bool(self._settings.command) or server_id in self._settings.ipmi

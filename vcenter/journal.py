@@ -11,15 +11,17 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+from common.model.value import value
 
 FILES = 8
 SCAN = 20_000  # entries that one page looks at, at most
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """`number` grows by one; `revision` 0 where nothing changed; `outcome` "done" or the reason of
     the refusal; `count`: of how many alike this is the first."""
@@ -33,6 +35,9 @@ class Entry:
     outcome: str
     count: int = 1
     number: int = 0
+
+
+_NAMES = tuple(field.name for field in fields(Entry))
 
 
 class Journal(Protocol):
@@ -92,7 +97,8 @@ class FileJournal:
             lines = []
             for entry in entries:
                 self._last += 1
-                lines.append(json.dumps(asdict(replace(entry, number=self._last))) + "\n")
+                said = {name: getattr(entry, name) for name in _NAMES}
+                lines.append(json.dumps(said | {"number": self._last}) + "\n")
             self._write("".join(lines).encode())
 
     def _write(self, text: bytes) -> None:

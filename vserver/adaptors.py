@@ -6,6 +6,7 @@ import asyncio
 import random
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -20,12 +21,15 @@ from vserver.config import AgentConfig, HypervisorKind, NetworkKind
 from vserver.hypervisor.metadata import Attachment, AttachmentRules
 from vserver.hypervisor.pki import publish
 from vserver.hypervisor.port import Hypervisor
+from vserver.hypervisor.receiver import available
 from vserver.link import GrpcLink
 from vserver.network.port import Network
+from vserver.privileges import may_write_anything
 from vserver.state import FileState
 
 if TYPE_CHECKING:
     from vserver.hypervisor.libvirt.gate.keeper import Keeper as GateKeeper
+    from vserver.hypervisor.libvirt.standby import Reception
 
 _log = log.get(__name__)
 
@@ -110,11 +114,24 @@ def hypervisor(config: AgentConfig, clock: Clock) -> Hypervisor:
     return LibvirtHypervisor(
         config.libvirt.uri,
         clock,
+        config.state_dir / "copies",
         _rules(config),
         encrypt=config.encrypts,
         keeper=_gate_keeper(config, clock),
         storage=Storage(config.libvirt.disks, config.state_dir / "made-disks"),
+        reception=_reception(config),
     )
+
+
+def _reception(config: AgentConfig) -> Reception | None:
+    """None where no standby can be kept: no address, no receiver, no right to write its files."""
+    from vserver.hypervisor.libvirt.standby import Reception
+
+    host = urlsplit(config.migration_uri).hostname
+    if not (host and available() and may_write_anything()):
+        return None
+    pki = config.pki if config.encrypts else None
+    return Reception(config.state_dir / "standbys", host, pki)
 
 
 def _gate_keeper(config: AgentConfig, clock: Clock) -> GateKeeper | None:

@@ -33,6 +33,7 @@ from vserver.guests import Guests
 from vserver.hearing import Hearing
 from vserver.hypervisor.port import Hypervisor
 from vserver.link import Link
+from vserver.listening import Listening
 from vserver.monitor import Monitor
 from vserver.moves.means import Means
 from vserver.moves.orders import Moves
@@ -80,7 +81,16 @@ class Agent:
         )
         self.plane = DataPlane(parts.network, self.guests.taps)
         announcer = Announcer(self.epochs)
-        hearing = Hearing(self.wanted, self.epochs, self._wanted_changed, self.outbox.resync)
+        self.listening = Listening(
+            parts.network, lambda: self.wanted.vms, clock, self.outbox.silence
+        )
+        hearing = Hearing(
+            self.wanted,
+            self.epochs,
+            self._wanted_changed,
+            self.outbox.resync,
+            self.listening.told,
+        )
         self.session = Session(
             parts.links, hearing, self.outbox, self.guests.truth, clock, parts.chance
         )
@@ -158,7 +168,14 @@ class Agent:
         """What the host is. What it holds is added for each stream (`hearing`)."""
         facts = await self._parts.hypervisor.facts()
         _log.info("host", hypervisor=facts.hypervisor, acceleration=facts.acceleration)
-        server = describe(self.config, facts, self.plane.capabilities, self._parts.migration_name)
+        server = describe(
+            self.config,
+            facts,
+            self.plane.capabilities,
+            self._parts.migration_name,
+            keeps_standbys=self._parts.hypervisor.standbys is not None,
+            carries_disks=self._parts.hypervisor.carries_disks,
+        )
         return session_pb2.Hello(server=to_server(server), version=self._parts.version)
 
     async def _serve(
@@ -172,6 +189,7 @@ class Agent:
                 self.executor.run(),
                 self.moves.run(),
                 self.announcing.run(),
+                self.listening.run(),
                 self.monitor.run(),
                 self.keeper.run(),
                 self.session.run(hello),

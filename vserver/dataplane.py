@@ -107,13 +107,22 @@ class DataPlane:
                 self._fresh_ports.takes(device, self._fresh_ports.begin())
                 self._ports.pop(device, None)
             case ApplyNetwork(network):
-                await self._network.apply_network(network)
+                await self._lay(network)
                 self._fresh_networks.takes(network.vni, self._fresh_networks.begin())
                 self._networks[network.vni] = network
             case RemoveNetwork(vni):
                 await self._network.remove_network(vni)
                 self._fresh_networks.takes(vni, self._fresh_networks.begin())
                 self._networks.pop(vni, None)
+
+    async def _lay(self, network: WantedNetwork) -> None:
+        """After a failure nobody knows what is in force: the next attempt looks at the whole."""
+        known = self._networks.get(network.vni)
+        try:
+            await self._network.apply_network(network, known)
+        except BaseException:
+            self._networks.pop(network.vni, None)
+            raise
 
 
 def _as_refusal(error: Exception) -> Refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,7 +41,8 @@ async def examine(config: AgentConfig, clock: Clock) -> list[Finding]:
     """Privileges, the hypervisor, then the data plane. Nothing is opened for work."""
     return [
         *_privileges(config),
-        *await _hypervisor(config, clock),
+        *await _hypervisor(_without_gate(config), clock),
+        *await _gate(config),
         *await _network(network(config, clock)),
     ]
 
@@ -77,6 +79,26 @@ async def _hypervisor(config: AgentConfig, clock: Clock) -> list[Finding]:
         return [Finding(part, "connection", False, _words(error), vital=True)]
     finally:
         await adaptor.close()
+
+
+def _without_gate(config: AgentConfig) -> AgentConfig:
+    """To open the gate is to take an agent's place."""
+    libvirt = config.libvirt.model_copy(update={"gate": False})
+    return config.model_copy(update={"libvirt": libvirt})
+
+
+async def _gate(config: AgentConfig) -> list[Finding]:
+    if config.hypervisor is not HypervisorKind.LIBVIRT or not config.libvirt.gate:
+        return []
+    from vserver.hypervisor.libvirt.gate import checkup
+    from vserver.hypervisor.libvirt.source_process import run_directory
+
+    run = run_directory(config.libvirt.uri)
+    if run is None:
+        text = f"{config.libvirt.uri} is not this host's system libvirtd: no agent starts"
+        return [Finding("libvirt", "gate", False, text, vital=True)]
+    found = await asyncio.to_thread(checkup.examine, run)
+    return [Finding("libvirt", name, works, text) for name, works, text in found]
 
 
 def _facts(part: str, facts: HostFacts) -> list[Finding]:

@@ -14,6 +14,9 @@ def describe(
     facts: HostFacts,
     capabilities: frozenset[Capability],
     migration_name: str = "",
+    *,
+    keeps_standbys: bool = False,
+    carries_disks: bool = False,
 ) -> Server:
     """The operator's word over the probe's. `migration_name`: what the certificate of this end of
     an encrypted copy says."""
@@ -32,6 +35,8 @@ def describe(
         cpu_model=facts.cpu_model,
         capabilities=capabilities,
         migration_uri=config.migration_uri + (f"#{migration_name}" if migration_name else ""),
+        keeps_standbys=keeps_standbys,
+        carries_disks=carries_disks,
         mac_address=config.mac_address or "",
         coordinates=Coordinates(at.latitude, at.longitude) if at is not None else None,
     )

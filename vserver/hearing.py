@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from common import log
 from common.codec.checker import Checker
+from common.codec.silence import from_listen
 from common.codec.wanted import add_held, from_change, from_network, from_wanted_vm
 from common.errors import Reason
+from common.model.silence import Listen
 from common.pb.vsignal.v1 import session_pb2 as pb
 from vserver.core.epochs import Epochs
 from vserver.core.wanted import Wanted
@@ -18,7 +20,7 @@ _log = log.get(__name__)
 class Hearing:
     """`changed` is called after each message that changed what is wanted of one VM, of the
     networks (""), or of anything (None: a whole set is complete). `resync` asks for the whole of
-    a network of which something was missed."""
+    a network of which something was missed. `listen` is told of guests to listen to."""
 
     def __init__(
         self,
@@ -26,11 +28,13 @@ class Hearing:
         epochs: Epochs,
         changed: Callable[[str | None], None],
         resync: Callable[[int], None],
+        listen: Callable[[Listen], None],
     ) -> None:
         self._wanted = wanted
         self._epochs = epochs
         self._changed = changed
         self._resync = resync
+        self._listen = listen
 
     def greet(self, hello: pb.Hello) -> pb.Hello:
         """The hello with what is held."""
@@ -61,6 +65,8 @@ class Hearing:
             case "network_gone":
                 self._wanted.drop_network(message.network_gone)
                 self._changed("")
+            case "listen":
+                self._listening(message.listen)
             case "synced":
                 self._synced(message.synced.revision)
             case kind:  # a newer vCenter may say more than we understand
@@ -91,6 +97,14 @@ class Hearing:
             )
         else:
             self._changed(vm_id)
+
+    def _listening(self, wire: pb.Listen) -> None:
+        check = Checker()
+        order = from_listen(check, wire)
+        if check.violations:
+            _log.error("a malformed order to listen is ignored", operation_id=wire.operation_id)
+        else:
+            self._listen(order)
 
     def _synced(self, revision: int) -> None:
         was_in_step = self._wanted.in_step

@@ -13,7 +13,9 @@ from collections import deque
 
 from common.codec.enums import HOSTED_STATE
 from common.codec.operation import to_outcome, to_progress
+from common.codec.silence import to_silence
 from common.model.operation import HostedState, MoveOutcome, Progress
+from common.model.silence import Silence
 from common.pb.vsignal.v1 import session_pb2 as pb
 from common.pb.vsignal.v1 import signaling_pb2
 
@@ -25,6 +27,7 @@ class Outbox:
         self._answers: deque[pb.Answer] = deque(maxlen=MAX_ANSWERS)
         self._outcomes: dict[str, MoveOutcome] = {}
         self._progress: dict[str, Progress] = {}
+        self._silences: deque[pb.Silence] = deque(maxlen=MAX_ANSWERS)
         self._report: signaling_pb2.ReportRequest | None = None
         self._resyncs: set[int] = set()
         self._filled = asyncio.Event()
@@ -34,6 +37,7 @@ class Outbox:
         self._answers.clear()
         self._outcomes.clear()
         self._progress.clear()
+        self._silences.clear()
         self._report = None
         self._resyncs.clear()
 
@@ -49,6 +53,10 @@ class Outbox:
 
     def progress(self, operation_id: str, progress: Progress) -> None:
         self._progress[operation_id] = progress
+        self._filled.set()
+
+    def silence(self, silence: Silence) -> None:
+        self._silences.append(to_silence(silence))
         self._filled.set()
 
     def report(self, report: signaling_pb2.ReportRequest) -> None:
@@ -74,6 +82,8 @@ class Outbox:
             return pb.AgentMessage(answer=self._answers.popleft())
         if self._resyncs:
             return pb.AgentMessage(resync=pb.Resync(vni=self._resyncs.pop()))
+        if self._silences:
+            return pb.AgentMessage(silence=self._silences.popleft())
         if self._report is not None:
             report, self._report = self._report, None
             return pb.AgentMessage(report=report)

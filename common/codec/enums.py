@@ -10,9 +10,11 @@ from common.model.budget import IfOver
 from common.model.operation import Basis, HostedState, MoveKind, MoveStep, Phase
 from common.model.profile import Action, Capability, Direction
 from common.model.server import Liveness, Severity
+from common.model.silence import ListenStage
+from common.model.telling import Tells
 from common.model.vm import VmState
 from common.model.wanted import PortState
-from common.pb.vsignal.v1 import operations_pb2, session_pb2, types_pb2
+from common.pb.vsignal.v1 import federation_pb2, operations_pb2, session_pb2, types_pb2
 
 E = TypeVar("E", bound=Enum)
 
@@ -56,4 +58,6 @@ IF_OVER = EnumCodec(IfOver, operations_pb2.IfOver, "IF_OVER")
 MOVE_KIND = EnumCodec(MoveKind, operations_pb2.MoveKind, "MOVE_KIND")
 MOVE_STEP = EnumCodec(MoveStep, session_pb2.MoveStep, "MOVE_STEP")
 HOSTED_STATE = EnumCodec(HostedState, session_pb2.HostedState, "HOSTED_STATE")
+LISTEN_STAGE = EnumCodec(ListenStage, session_pb2.ListenStage, "LISTEN_STAGE")
 PORT_STATE = EnumCodec(PortState, session_pb2.PortState, "PORT_STATE")
+TELLS = EnumCodec(Tells, federation_pb2.Telling, "TELLING")

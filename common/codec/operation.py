@@ -25,6 +25,18 @@ from common.model.operation import (
 from common.pb.vsignal.v1 import operations_pb2 as pb
 from common.pb.vsignal.v1 import session_pb2
 
+MAX_DEFINITION = 256 << 10  # bytes
+MAX_PORT = 65535
+
+
+def to_stored(operation: Operation) -> pb.Operation:
+    """Also with what nobody is told."""
+    wire = to_operation(operation)
+    if operation.port or operation.definition:
+        standby = pb.Standby(port=operation.port, definition=operation.definition)
+        wire.standby.CopyFrom(standby)
+    return wire
+
 
 def to_operation(
     operation: Operation, progress: Progress | None = None, standing: Standing | None = None
@@ -127,6 +139,8 @@ def from_operation(check: Checker, wire: pb.Operation) -> Operation:
         copy_disks=wire.copy_disks,
         disks=from_disks(wire.disks),
         budget=from_budget(check, wire.budget),
+        port=wire.standby.port,
+        definition=wire.standby.definition,
         revision=wire.revision,
     )
 
@@ -154,6 +168,8 @@ def to_receipt(receipt: Receipt) -> pb.Receipt:
         disk_bytes=receipt.disk_bytes,
         slowed_percent=receipt.slowed_percent,
         suspended=receipt.suspended,
+        observer=receipt.observer,
+        blackout_why=receipt.blackout_why,
     )
 
 
@@ -172,6 +188,8 @@ def _from_receipt(wire: pb.Receipt) -> Receipt:
         disk_bytes=wire.disk_bytes,
         slowed_percent=wire.slowed_percent,
         suspended=wire.suspended,
+        observer=wire.observer,
+        blackout_why=wire.blackout_why,
     )
 
 
@@ -201,7 +219,9 @@ def _from_prediction(check: Checker, wire: pb.Prediction) -> Prediction:
 
 
 def to_progress(progress: Progress) -> pb.Progress:
+    in_step = to_timestamp(progress.in_step_ms) if progress.in_step_ms else None
     return pb.Progress(
+        in_step_at=in_step,
         bytes_total=progress.bytes_total,
         bytes_processed=progress.bytes_processed,
         bytes_remaining=progress.bytes_remaining,
@@ -243,10 +263,13 @@ def to_outcome(outcome: MoveOutcome) -> session_pb2.MoveOutcome:
         disk_bytes=outcome.disk_bytes,
         slowed_percent=outcome.slowed_percent,
         suspended=outcome.suspended,
+        port=outcome.port,
+        definition=outcome.definition,
     )
 
 
 def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
+    check.require(len(wire.definition) <= MAX_DEFINITION, "definition", "at most 256 KiB")
     return MoveOutcome(
         operation_id=check.parse("operation_id", parse_vm_id, wire.operation_id, ""),
         vm_id=check.parse("vm_id", parse_vm_id, wire.vm_id, ""),
@@ -265,4 +288,6 @@ def from_outcome(check: Checker, wire: session_pb2.MoveOutcome) -> MoveOutcome:
         disk_bytes=wire.disk_bytes,
         slowed_percent=min(wire.slowed_percent, 100),
         suspended=wire.suspended,
+        port=wire.port if wire.port <= MAX_PORT else 0,
+        definition=wire.definition,
     )

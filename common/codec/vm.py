@@ -34,41 +34,6 @@ def to_vm(vm: Vm) -> pb.Vm:
     )
 
 
-def plain_vm(wire: pb.Vm) -> Vm:
-    """Raises ValueError if anything is wrong with it, or if it has a profile of its own; `from_vm`,
-    which takes three times as long, reads those and says what is wrong."""
-    resources, interfaces = wire.resources, tuple(map(_plain_interface, wire.interfaces))
-    if (
-        wire.HasField("profile")
-        or len(wire.name) > MAX_VM_NAME // 4  # its bytes are not counted here
-        or len(interfaces) > MAX_INTERFACES
-        or len({i.mac for i in interfaces}) < len(interfaces)
-        or resources.vcpus > MAX_VCPUS
-        or resources.memory_mib > MAX_MEMORY_MIB
-    ):
-        raise ValueError
-    return Vm(
-        parse_vm_id(wire.vm_id),
-        wire.name,
-        parse_name(wire.tenant) if wire.tenant else "",
-        parse_name(wire.group) if wire.group else "",
-        interfaces,
-        None,
-        Resources(resources.vcpus, resources.memory_mib),
-    )
-
-
-def _plain_interface(wire: pb.Interface) -> Interface:
-    if len(wire.ips) > MAX_IPS:
-        raise ValueError
-    return Interface(
-        parse_mac(wire.mac),
-        tuple(map(parse_ip, wire.ips)),
-        parse_name(wire.network) if wire.network else "",
-        parse_vni(wire.vni) if wire.vni else 0,
-    )
-
-
 def from_vm(check: Checker, wire: pb.Vm) -> Vm:
     with check.at("vm"):
         check.at_most("name", len(wire.name.encode()), MAX_VM_NAME)

@@ -62,6 +62,8 @@ def _to_order(order: MoveOrder) -> pb.MoveOrder:
         gated=order.gated,
         disks=to_disks(order.disks),
         budget=to_budget(order.budget),
+        port=order.port,
+        definition=order.definition,
     )
 
 
@@ -77,6 +79,8 @@ def _from_order(check: Checker, wire: pb.MoveOrder) -> MoveOrder:
         gated=wire.gated,
         disks=from_disks(wire.disks),
         budget=from_budget(check, wire.budget),
+        port=wire.port,
+        definition=wire.definition,
     )
 
 

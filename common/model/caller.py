@@ -37,20 +37,22 @@ SPELLINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`tenant` or `network`: the caller is confined to what belongs to it. `via`: the domains that
-    passed its call on, beginning with the one that knows it; empty: it called itself. `serial`: of
-    the certificate with which it called; the same caller may have several."""
+    """`tenant` or `network`: the caller is confined to what belongs to it; `tenants`: another
+    domain's vCenter is, to what belongs to them. `via`: the domains that passed its call on,
+    beginning with the one that knows it; empty: it called itself. `serial`: of the certificate with
+    which it called; the same caller may have several."""
 
     role: Role
     name: str
     tenant: str = ""
     network: str = ""
     via: tuple[str, ...] = ()
+    tenants: frozenset[str] | None = None
     serial: str = field(default="", compare=False)
 
     @property
     def confined(self) -> bool:
-        return bool(self.tenant or self.network)
+        return bool(self.tenant or self.network) or self.tenants is not None
 
     def __str__(self) -> str:
         """As logs, operations and the audit log name it."""

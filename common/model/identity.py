@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_VNI = 2**24 - 1  # RFC 7348, section 5: 24 bits; 0 is not used
@@ -87,6 +88,7 @@ def parse_vni(number: int) -> int:
     return number
 
 
+@lru_cache(4096)  # there are few of them, and each is said of many VMs
 def parse_name(text: str) -> str:
     """A tenant, network, group or vServer id: a DNS label, so that it is safe everywhere."""
     if not _NAME.fullmatch(text):

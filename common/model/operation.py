@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from common.model.budget import Budget
 from common.model.disk import Disk
 
+Definition: TypeAlias = bytes  # of a VM, in its hypervisor's words
 FENCE = "fence"  # the kind of an operation that is about a vServer, and has no parts
 
 
@@ -22,6 +24,7 @@ class Phase(StrEnum):
     SWITCHING = "switching"
     SETTLING = "settling"
     RETURNING = "returning"
+    MIRRORING = "mirroring"
     SUCCEEDED = "succeeded"
     ABORTING = "aborting"
     FAILED = "failed"
@@ -38,16 +41,23 @@ _FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.LOST_N
 
 class MoveKind(StrEnum):
     """How a VM is moved: while it runs; while its guest stands still; off, as it was before; shut
-    down for it, and started afterwards."""
+    down for it, and started afterwards. STANDBY: it stays where it is, and a copy of its disks is
+    kept in step elsewhere, to be started there one day."""
 
     LIVE = "live"
     SUSPEND = "suspend"
     COLD = "cold"
     RESTART = "restart"
+    STANDBY = "standby"
 
     @property
     def off(self) -> bool:
         """Nothing runs anywhere while the VM changes hosts: what moves is its definition."""
+        return self in (MoveKind.COLD, MoveKind.RESTART, MoveKind.STANDBY)
+
+    @property
+    def hands_over(self) -> bool:
+        """The VM itself changes hosts while it is off."""
         return self in (MoveKind.COLD, MoveKind.RESTART)
 
 
@@ -59,6 +69,7 @@ class MoveStep(StrEnum):
     START = "start"
     CLEAN = "clean"
     ABORT = "abort"
+    MIRROR = "mirror"
 
 
 class HostedState(StrEnum):
@@ -90,7 +101,8 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a finished move leaves behind; milliseconds and bytes. `slowed_percent`: of its CPU
-    time that the guest was kept from in the end; `suspended`: it stood still for what was left."""
+    time that the guest was kept from in the end; `suspended`: it stood still for what was left.
+    `blackout_ms`: as `observer` saw it, a vServer beside the move; or `blackout_why` not."""
 
     total_ms: float = 0.0
     downtime_ms: float = 0.0
@@ -105,6 +117,8 @@ class Receipt:
     disk_bytes: int = 0
     slowed_percent: int = 0
     suspended: bool = False
+    observer: str = ""
+    blackout_why: str = ""
 
 
 class Basis(StrEnum):
@@ -141,6 +155,9 @@ class Operation:
     VM back, for it stood still there when the ledger changed. `copy_disks`: as it was asked for;
     `disks`: what that means for this VM.
 
+    Of a standby, and of a VM that is off: `port` is where the destination takes its disks. Of a
+    standby: `definition` is what the VM is, in its hypervisor's words.
+
     Of a move to another domain: `on_behalf` is the caller as whom its vCenter is asked, and `told`
     that it knows how the move has ended.
     """
@@ -174,12 +191,21 @@ class Operation:
     copy_disks: bool = False
     disks: tuple[Disk, ...] = ()
     budget: Budget = Budget()
+    port: int = 0
+    definition: bytes = b""
     revision: int = 0
 
     @property
     def in_motion(self) -> bool:
         """A move that has had its turn, and has not ended: hosts work on it."""
-        return bool(self.vm_id) and self.phase is not Phase.QUEUED and not self.phase.final
+        still = self.phase in (Phase.QUEUED, Phase.MIRRORING) or self.phase.final
+        return bool(self.vm_id) and not still
+
+    @property
+    def apart(self) -> bool:
+        """A standby that nobody has promoted: the VM is not bound to it, and lives as if it were
+        not there."""
+        return self.move_kind is MoveKind.STANDBY and self.phase is not Phase.SWITCHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +222,7 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the source's hypervisor said last; never durable. Bytes are of memory and disks, those
-    of disks also by themselves."""
+    of disks also by themselves. `in_step_ms`: when a standby was last known to lack nothing."""
 
     bytes_total: int = 0
     bytes_processed: int = 0
@@ -205,12 +231,14 @@ class Progress:
     iteration: int = 0
     disk_bytes_total: int = 0
     disk_bytes_processed: int = 0
+    in_step_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class MoveOutcome:
     """A host's answer to one step. `epoch` is that of the order which is answered. `gated`, with
-    PREPARE: what arrives here runs no instruction before START."""
+    PREPARE: what arrives here runs no instruction before START. `port` with PREPARE and
+    `definition` with COPY: see `Operation`."""
 
     operation_id: str
     vm_id: str
@@ -229,3 +257,5 @@ class MoveOutcome:
     disk_bytes: int = 0
     slowed_percent: int = 0
     suspended: bool = False
+    port: int = 0
+    definition: Definition = b""

@@ -35,7 +35,8 @@ class Server:
     """A vServer (draft 4.1, 4.2): what its agent says of it, and whether it can be reached.
 
     `cordoned` is the operator's word: no VM is placed there. `fenced_ms`: since then it is known to
-    run nothing; 0 once its agent has attached again.
+    run nothing; 0 once its agent has attached again. `keeps_standbys`: it mirrors disks, and takes
+    those of others; `carries_disks`: likewise of VMs that are off.
     """
 
     server_id: str
@@ -54,6 +55,8 @@ class Server:
     fenced_ms: int = 0
     liveness: Liveness = Liveness.SILENT
     last_seen_ms: int = 0
+    keeps_standbys: bool = False
+    carries_disks: bool = False
     attached_to: str = ""  # the vCenter replica, where there are several
     revision: int = 0
 

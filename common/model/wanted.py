@@ -23,7 +23,7 @@ class PortState(StrEnum):
 class MoveOrder:
     """What a move wants of this host now. `gated`, with COPY: the destination holds the VM until it
     is told to start it, whatever the hypervisors agree on. `disks`: to make room for, to copy, and,
-    with CLEAN, to remove, for they live elsewhere now."""
+    with CLEAN, to remove, for they live elsewhere now. `port` and `definition`: see `Operation`."""
 
     operation_id: str
     step: MoveStep
@@ -35,6 +35,13 @@ class MoveOrder:
     gated: bool = False
     disks: tuple[Disk, ...] = ()
     budget: Budget = Budget()
+    port: int = 0
+    definition: bytes = b""
+
+    @property
+    def apart(self) -> bool:
+        """Of a standby that nobody has promoted: the VM lives as if there were no such order."""
+        return self.kind is MoveKind.STANDBY and self.step is not MoveStep.START
 
 
 @dataclass(frozen=True, slots=True)

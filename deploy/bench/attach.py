@@ -149,7 +149,12 @@ def _counts(clients: Sequence[Client], ask: str = "") -> Counter[str]:
 
 def _attached(at: Process) -> int:
     """Whom the ledger believes to be there."""
+    attached, request = 0, directory.ListServersRequest(page_size=1000)
     with at.channel() as link:
         stub = directory_pb2_grpc.DirectoryStub(link)
-        listed = stub.ListServers(directory.ListServersRequest(), metadata=OPERATOR, timeout=60)
-    return sum(s.server.liveness == types.LIVENESS_ATTACHED for s in listed.servers)
+        while True:
+            page = stub.ListServers(request, metadata=OPERATOR, timeout=60)
+            attached += sum(s.server.liveness == types.LIVENESS_ATTACHED for s in page.servers)
+            if not page.next_page_token:
+                return attached
+            request.page_token = page.next_page_token

@@ -9,7 +9,7 @@ from functools import partial
 
 from common.pb.vsignal.v1 import operations_pb2, signaling_pb2
 from deploy.bench.entry import Entry, compared
-from deploy.bench.relocation import staged, to_and_fro
+from deploy.bench.moving import staged, to_and_fro
 from deploy.demo.control import Control, until
 from deploy.demo.real import RealStage
 from deploy.demo.story import WEB

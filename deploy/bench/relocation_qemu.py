@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from common.config import parse
-from deploy.bench.entry import Entry, compared
-from deploy.bench.relocation import BRIDGE, NIC, OTHER, Runs, product
+from deploy.bench.entry import Entry
+from deploy.bench.moving import BRIDGE, NIC, OTHER, Runs, product
 from deploy.demo.control import until
 from deploy.demo.story import PROBE_ADDRESS, WEB
 from deploy.lab import GuestSpec, Host, Lab, Probe
@@ -134,15 +134,10 @@ def run(vms: int, rounds: int) -> list[Entry]:
 
 
 def _entries(ours: Runs, rival: Rival) -> list[Entry]:
-    conditions = {
-        "guest": "128 MiB, idle, TCG",
-        "pings": "10 ms",
-        "migrate_alone_ms": statistics.median(rival.alone_ms),
-    }
-    name, theirs, words = "relocation-qemu", rival.runs, rival.words
-    return [
-        compared(f"{name}-time", "ms", ours.times_ms, words, theirs.times_ms, **conditions),
-        compared(
-            f"{name}-blackout", "ms", ours.blackouts_ms, words, theirs.blackouts_ms, **conditions
-        ),
-    ]
+    return ours.beside(
+        rival.runs,
+        "relocation-qemu",
+        rival.words,
+        guest="128 MiB, idle, TCG",
+        migrate_alone_ms=statistics.median(rival.alone_ms),
+    )

@@ -48,7 +48,7 @@ class MemoryStage:
         self.target = f"unix:{self._socket}"
         self._clock = SystemClock()
         self._fleet = MemoryFleet(self._clock)
-        self._fabric = Fabric(self._clock)
+        self._fabric = Fabric(self._clock, awake=self._is_awake)
         self._hosts: list[MemoryHypervisor] = []
         self._actors: dict[str, Actor] = {}
         self._eye = ""
@@ -169,6 +169,9 @@ class MemoryStage:
             if vm is not None and vm.state is VmState.RUNNING:
                 return address_of(number), vm.hosted().taps[0].device
         return None
+
+    def _is_awake(self, vtep: str, device: str) -> bool:
+        return any(self._place(actor) == (vtep, device) for actor in self._actors.values())
 
     @contextmanager
     def pinging(self, ip: str, every_ms: float) -> Iterator[Gap]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from common.tls import Bundle, vcenter_name
 from deploy.demo.stage import Actor, Gap
 from deploy.lab import Guest, GuestSpec, Host, Lab, Nic, Probe
 from deploy.lab.daemons import Daemon, agent, domain, socket_of, vcenter, wait_socket
+from deploy.lab.images import disk_path, make_image
 
 
 class RealStage:
@@ -45,6 +47,9 @@ class RealStage:
         spec = GuestSpec(
             actor.name, (nic,), uuid=actor.vm_id, tenant=actor.tenant, group=actor.group
         )
+        if actor.disk:
+            spec = replace(spec, disk=disk_path(actor.name, self.hypervisor))
+            make_image(self._lab.host(actor.host), spec, actor.disk)
         self._guests[actor.name] = self._lab.guest(spec, on=actor.host)
 
     def wait_guests(self) -> None:

@@ -21,6 +21,7 @@ class Actor:
     vni: int
     host: int
     group: str = ""
+    disk: str = ""  # its size, as qemu-img takes it; "": none
 
     def by_id(self) -> types_pb2.VmKey:
         return types_pb2.VmKey(vm_id=self.vm_id)

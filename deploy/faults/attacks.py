@@ -1,4 +1,4 @@
-"""Hostile clients, bounded in count and in time: raw HTTP/2, for no library would send this.
+"""Hostile clients, bounded in count and in time: raw HTTP/2, where no library would send this.
 
 Who attacks has a certificate of the domain, as a tenant has; or none, and sends half a handshake.
 Each attack ends by itself. What the server cuts off is opened again until the count is reached.
@@ -14,9 +14,18 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import grpc
+
+from common import rpc
+from common.pb.vsignal.v1 import signaling_pb2 as pb
+from common.pb.vsignal.v1 import signaling_pb2_grpc
+from common.pb.vsignal.v1.types_pb2 import VmKey
 from common.tls import vcenter_name
 from deploy.domain import Domain
+from vcenter.wire.lookup import MAX_KEYS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, WINDOW = 0, 1, 3, 4, 6, 8
@@ -208,6 +217,49 @@ async def half_open(target: Target, count: int) -> int:
             writer.transport.abort()
 
 
+async def long_lookups(target: Target, count: int) -> int:
+    """As many keys as a call may have; a hundred calls at a time, whatever is answered."""
+    request = pb.LookupRequest(keys=[VmKey(vm_id=str(uuid4())) for _ in range(MAX_KEYS)])
+    async with _client(target) as signaling:
+
+        async def one() -> None:
+            with suppress(grpc.aio.AioRpcError):
+                await signaling.Lookup(request, timeout=30)
+
+        await all_of((one() for _ in range(count)), at_a_time=100)
+    return count
+
+
+async def endless_streams(target: Target, count: int) -> int:
+    """Fifty calls, each with lookups one behind the other for as long as the attack lasts."""
+    request = pb.LookupRequest(keys=[VmKey(vm_id=str(uuid4())) for _ in range(100)])
+    sent = 0
+
+    async def one(signaling: Any) -> None:
+        nonlocal sent
+        while sent < count:
+            stream = signaling.LookupStream()
+            with suppress(grpc.aio.AioRpcError):
+                while sent < count:
+                    await stream.write(request)
+                    sent += 1
+                    await stream.read()
+            await asyncio.sleep(0.1)
+
+    async with _client(target) as signaling:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await all_of(one(signaling) for _ in range(50))
+    return sent
+
+
+@asynccontextmanager
+async def _client(target: Target) -> AsyncIterator[Any]:
+    """What a library does send, too much of it."""
+    async with rpc.channel(target.address, target.domain.bundle(ATTACKER)) as channel:
+        yield signaling_pb2_grpc.SignalingStub(channel)
+
+
 ATTACKS: dict[str, tuple[Attack, int]] = {
     "HEADERS and RST": (rapid_reset, 20_000),
     "pings": (ping_flood, 20_000),
@@ -215,4 +267,6 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     "slow writers": (slow_writers, 200),
     "slow readers": (slow_readers, 200),
     "half-open handshakes": (half_open, 5_000),
+    "lookups of 10,000 keys": (long_lookups, 500),
+    "endless streams": (endless_streams, 20_000),
 }

@@ -9,21 +9,28 @@ counts: two guests from one would be seen counting the same numbers twice.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
-
-import grpc
+from dataclasses import dataclass
 
 from common.pb.vsignal.v1 import operations_pb2 as op
 from common.pb.vsignal.v1 import types_pb2
-from deploy.faults.crash_rig import RUNNING, Gone, Rig, kill_qemu, rig, until
+from deploy.faults.crash_rig import RUNNING, Rig, kill_qemu, rig
+from deploy.faults.heart import Heart
+from deploy.faults.matrix import (
+    FREELY,
+    SLOWLY,
+    Guests,
+    arguments,
+    facts,
+    has_come,
+    named,
+    report,
+    share,
+    unhealthy,
+    wanted,
+)
+from deploy.faults.until import Gone, until
 from deploy.lab import Guest, Host
 
 VICTIMS = (
@@ -47,16 +54,6 @@ MOMENTS = (
     "aborting",
     "cancelled",
 )
-_PHASES = {
-    "preparing": op.PHASE_PREPARING,
-    "copying": op.PHASE_COPYING,
-    "switching": op.PHASE_SWITCHING,
-    "settling": op.PHASE_SETTLING,
-    "ended": op.PHASE_SUCCEEDED,
-    "aborting": op.PHASE_ABORTING,
-    "cancelled": op.PHASE_CANCELLED,
-}
-_SLOWLY, _FREELY = 16, 10_000  # MiB/s
 _DEAD = (types_pb2.VM_STATE_SHUT_OFF, types_pb2.VM_STATE_LOST_NEEDS_FENCE)
 
 
@@ -75,7 +72,6 @@ class Outcome:
     killed_in: str
     ended: str
     guest: str
-    heart: str
     seconds: float
     problem: str = ""
 
@@ -89,38 +85,37 @@ class Matrix:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._last: tuple[Guest, str] | None = None
+        self._guests = Guests(rig)
 
     def run(self, cell: Cell) -> Outcome:
         started = time.monotonic()
-        guest = self._ready()
+        guest = self._guests.ready()
         source = guest.host
         other = self._rig.lab.host(3 - source.number)
-        guest.limit_copy(_SLOWLY if _is_slow(cell) else _FREELY)
-        with self._rig.heartbeats(guest) as beats:
+        guest.limit_copy(SLOWLY if _is_slow(cell) else FREELY)
+        with Heart(guest, self._rig.lab.hosts) as heart:
+            until("the guest's heart beats", heart.beats)
             move = self._rig.relocate(guest, other)
             seen = self._await(cell, move)
             self._kill(cell, guest, source, other)
             problem, done = self._judge(cell, guest, move)
-            heart = self._listen(guest, beats)
-            if not problem and twice(beats()):
-                problem = f"two heartbeats: {beats()[-30:]}"
-        ended = op.Phase.Name(done.phase).removeprefix("PHASE_").lower()
-        where = "+".join(self._rig.in_state(guest, "running")) or "nobody"
-        self._last = (guest, problem)
+            running = self._rig.in_state(guest, "running")
+            problem = unhealthy(bool(running), heart) or problem
+        self._guests.used(guest, problem)
+        where = "+".join(running) or "nobody"
         took = round(time.monotonic() - started, 1)
-        return Outcome(cell.victim, cell.moment, seen, ended, where, heart, took, problem)
+        return Outcome(cell.victim, cell.moment, seen, named(done), where, took, problem)
 
     def _await(self, cell: Cell, move: str) -> str:
         """Returns the phase at the moment; one that never came is the move's end."""
         cancelling = cell.moment in ("aborting", "cancelled")
         last = op.Operation()
         for last in self._rig.follow(move):
-            if cancelling and _share(last) >= 0.3 and not last.cancel_requested:
+            if cancelling and share(last) >= 0.3 and not last.cancel_requested:
                 self._rig.cancel(move)
-            if _has_come(cell, last):
+            if has_come(cell.moment, last):
                 break
-        return op.Phase.Name(last.phase).removeprefix("PHASE_").lower()
+        return named(last)
 
     def _kill(self, cell: Cell, guest: Guest, source: Host, other: Host) -> None:
         lab = self._rig
@@ -139,7 +134,7 @@ class Matrix:
         else:
             kill_qemu(guest.on(sides[side]))
         for host in (source, other):
-            words = ("migrate-setspeed", guest.name, str(_FREELY))
+            words = ("migrate-setspeed", guest.name, str(FREELY))
             host.virsh(*words, check=False)
 
     def _judge(self, cell: Cell, guest: Guest, move: str) -> tuple[str, op.Operation]:
@@ -156,18 +151,6 @@ class Matrix:
         excused = cell.victim == "source-qemu" or (cell.victim == "destination-qemu" and moved)
         return ("" if excused else f"nobody runs it; {self._facts(guest)}"), done
 
-    def _listen(self, guest: Guest, beats: Callable[[], list[int]]) -> str:
-        """Whether the heart of a guest that runs is heard in the end: told, not judged, for QEMU
-        without KVM may have broken the guest (docs/performance.md)."""
-        so_far = len(beats())
-        if not self._rig.in_state(guest, "running"):
-            return "-"
-        try:
-            until("the guest's heart beats", lambda: len(beats()) > so_far, 8)
-        except Gone:
-            return "not heard"
-        return "heard"
-
     def _agree(self, guest: Guest) -> bool:
         running = self._rig.in_state(guest, "running")
         owner, state = self._rig.owner(guest)
@@ -178,83 +161,24 @@ class Matrix:
         return running == [owner] and state == RUNNING
 
     def _facts(self, guest: Guest) -> str:
-        words = ("running", "paused", "shutoff")
-        seen = {word: self._rig.in_state(guest, word) for word in words}
-        owner: object = "no answer"
-        with suppress(grpc.RpcError):
-            owner = self._rig.owner(guest)
-        return f"{seen}, {self._rig.processes(guest)} processes, ledger {owner}"
-
-    def _ready(self) -> Guest:
-        """The guest of the cell before, if it is well."""
-        last, self._last = self._last, None
-        if last is not None:
-            guest, problem = last
-            running = self._rig.in_state(guest, "running")
-            if len(running) == 1 and not problem:
-                return guest.on(self._rig.lab.host(int(running[0][1:])))
-            self._rig.wipe(guest)
-        return self._rig.fresh_guest()
+        return facts(self._rig, guest, lambda: self._rig.owner(guest))
 
 
 def _is_slow(cell: Cell) -> bool:
     return cell.moment.startswith("copied") or cell.moment in ("aborting", "cancelled")
 
 
-def _share(seen: op.Operation) -> float:
-    if seen.phase != op.PHASE_COPYING or not seen.progress.bytes_total:
-        return 0.0
-    return 1 - seen.progress.bytes_remaining / seen.progress.bytes_total
-
-
-def _has_come(cell: Cell, seen: op.Operation) -> bool:
-    if cell.moment.startswith("copied-"):
-        share = int(cell.moment.removeprefix("copied-").removesuffix("%")) / 100
-        return seen.done or _share(seen) >= share
-    return seen.done or seen.phase == _PHASES[cell.moment]
-
-
-def twice(beats: list[int]) -> bool:
-    """Whether a count comes again before all the others had their turn."""
-    steps = ((b - a) % 1000 for a, b in pairwise(beats))
-    return any(step == 0 or step > 500 for step in steps)
-
-
-def run(wanted: list[Cell], tell: Callable[[Outcome], None]) -> Iterator[Outcome]:
-    with rig() as made:
-        matrix = Matrix(made)
-        for cell in wanted:
-            outcome = matrix.run(cell)
-            tell(outcome)
-            if outcome.problem:
-                print(made.logs(), file=sys.stderr)
-            yield outcome
-
-
 def _line(outcome: Outcome) -> str:
     text = f"{outcome.victim:22}{outcome.moment:12}killed in {outcome.killed_in:12}"
-    text += f"ended {outcome.ended:18}runs on {outcome.guest:8}heart {outcome.heart:10}"
-    text += f"{outcome.seconds:5.1f} s"
-    return f"{text}  {'PROBLEM: ' + outcome.problem if outcome.problem else 'ok'}"
+    return f"{text}ended {outcome.ended:18}runs on {outcome.guest:8}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="./scripts/crash-matrix", description=__doc__)
-    parser.add_argument("--victim", action="append", choices=VICTIMS, help="only these parts")
-    parser.add_argument("--moment", action="append", choices=MOMENTS, help="only these moments")
-    parser.add_argument("--json", metavar="FILE", help="write every cell's outcome")
+    parser = arguments("crash-matrix", __doc__, victim=VICTIMS, moment=MOMENTS)
     given = parser.parse_args()
-    wanted = [
-        cell
-        for cell in cells()
-        if cell.victim in (given.victim or VICTIMS) and cell.moment in (given.moment or MOMENTS)
-    ]
-    outcomes = list(run(wanted, lambda outcome: print(_line(outcome), flush=True)))
-    if given.json:
-        Path(given.json).write_text(json.dumps([asdict(o) for o in outcomes], indent=2) + "\n")
-    bad = sum(bool(outcome.problem) for outcome in outcomes)
-    print(f"{len(outcomes)} cells, {bad} problems")
-    return 1 if bad else 0
+    with rig() as made:
+        outcomes = map(Matrix(made).run, wanted(cells(), given))
+        return report(outcomes, _line, made.logs, given.json)
 
 
 if __name__ == "__main__":

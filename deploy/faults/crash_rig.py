@@ -8,51 +8,29 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from typing import TypeVar
 
 import grpc
 
 from common.pb.vsignal.v1 import operations_pb2, signaling_pb2, types_pb2
 from deploy.demo.control import Control, connected
-from deploy.lab import Guest, GuestSpec, Host, Lab, Nic, Probe, netns
-from deploy.lab.capture import Capture
+from deploy.faults import heart
+from deploy.faults.until import until
+from deploy.faults.witness import Witness
+from deploy.lab import Guest, GuestSpec, Host, Lab, Nic
 from deploy.lab.daemons import Daemon, agent, domain, socket_of, vcenter, wait_socket
 
-T = TypeVar("T")
 TENANT, NETWORK, VNI = "acme", "blue", 1001
-PROBE_AT = "10.1.0.250"
-_BEATS = 1000  # payload sizes that the heartbeat goes through
-_HEADERS = 14 + 20 + 8
 
 
-class Gone(Exception):
-    """What was waited for did not come."""
-
-
-def until(what: str, look: Callable[[], T], timeout: float = 40.0) -> T:
-    """A vCenter that does not answer, because it was just ended, is no answer yet."""
-    deadline = time.monotonic() + timeout
-    while True:
-        with suppress(grpc.RpcError):
-            if found := look():
-                return found
-        if time.monotonic() > deadline:
-            raise Gone(f"not within {timeout:.0f} s: {what}")
-        time.sleep(0.05)
-
-
-class Rig:
+class Rig(Witness):
     def __init__(self, lab: Lab, control: Control, center: Daemon, agents: list[Daemon]) -> None:
-        self.lab = lab
+        super().__init__(lab)
         self.control = control
         self.center = center
         self.agents = agents
         self._made = 0
-        self._probe: Probe | None = None
 
     # ---- guests ----
 
@@ -63,33 +41,8 @@ class Rig:
         guest = self.lab.guest(GuestSpec(f"m{self._made}", (nic,), tenant=TENANT), on=1)
         guest.wait_ready()
         until("the guest is registered", lambda: self.owner(guest) == ("h1", RUNNING))
-        if self._probe is None:
-            self._probe = self._watcher()
-        size = f"$((i = (i + 1) % {_BEATS}))"
-        beat = f"ping -q -c 1 -W 1 -s {size} {PROBE_AT} >/dev/null 2>&1; usleep 50000"
-        guest.console(f"(i=0; while :; do {beat}; done) >/dev/null 2>&1 &")
+        heart.begin(guest)
         return guest
-
-    def _watcher(self) -> Probe:
-        """Behind the second host, where a VM that is only defined stands for the network."""
-        nic = Nic("52:54:00:20:01:01", VNI, "10.1.0.251/24", NETWORK)
-        anchor = self.lab.place(GuestSpec("anchor", (nic,), tenant=TENANT), 2)
-        anchor.define()
-        until("the bridge on h2", lambda: f"br-{VNI}" in anchor.host.run(["ip", "-br", "link"]))
-        return self.lab.probe("eye", 2, f"br-{VNI}", f"{PROBE_AT}/24")
-
-    @contextmanager
-    def heartbeats(self, guest: Guest) -> Iterator[Callable[[], list[int]]]:
-        """The beats that reach the network while the block lasts, in order."""
-        assert self._probe is not None, "a guest has been made"
-        mac = guest.spec.nics[0].mac
-        with Capture(self._probe.netns, "eth0") as seen:
-
-            def beats() -> list[int]:
-                mine = (f for f in seen.frames if f.source_mac == mac and not f.is_arp)
-                return [len(f.raw) - _HEADERS for f in mine if f.source_ip]
-
-            yield beats
 
     def wipe(self, guest: Guest) -> None:
         """No trace of it, in either hypervisor or in the ledger."""
@@ -109,19 +62,6 @@ class Rig:
 
     # ---- what is true ----
 
-    def in_state(self, guest: Guest, state: str) -> list[str]:
-        """The hosts whose hypervisor has it so."""
-        return [
-            f"h{host.number}"
-            for host in self.lab.hosts
-            if guest.spec.uuid in host.virsh("list", "--uuid", f"--state-{state}").split()
-        ]
-
-    def processes(self, guest: Guest) -> int:
-        """Processes that are the guest, on both hosts."""
-        mine = guest.spec.uuid.encode()
-        return sum(mine in _words(pid) for host in self.lab.hosts for pid in netns.pids(host.netns))
-
     def owner(self, guest: Guest) -> tuple[str, int]:
         """The ledger's word."""
         vm = self.control.vm(guest.spec.uuid)
@@ -132,10 +72,13 @@ class Rig:
 
     def relocate(self, guest: Guest, to: Host) -> str:
         """As soon as both agents, which may just have been ended, are attached again."""
-        until("both hosts are attached", self._attached)
+        self.wait_attached()
         request = signaling_pb2.RelocateRequest(vm_id=guest.spec.uuid, destination=f"h{to.number}")
         reply = self.control.signaling.Relocate(request, timeout=10)
         return reply.operation.operation_id
+
+    def wait_attached(self) -> None:
+        until("both hosts are attached", self._attached)
 
     def _attached(self) -> bool:
         servers = self.control.servers()
@@ -170,13 +113,6 @@ def kill_qemu(guest: Guest) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _words(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
 
 
 @contextmanager

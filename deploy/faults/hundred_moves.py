@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from deploy.bench.relocation import staged, to_and_fro
+from deploy.bench.moving import staged, to_and_fro
 from deploy.demo.control import Control, until
 from deploy.demo.real import RealStage
 from deploy.demo.story import PROBE_ADDRESS, WEB

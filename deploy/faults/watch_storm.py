@@ -15,7 +15,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -42,24 +42,28 @@ WATCHER = rpc.identity("operator/storm/view")
 PATIENCE_S = 30.0
 
 
+Write: TypeAlias = tuple[int, str]  # the revision, and the VM
+
+
 class Broken(Exception):
     """A stream was out of order, or had a gap, and was not told."""
 
 
 @dataclass
 class Ledgered:
-    """What was acknowledged: by revision, and as it must be in the end."""
+    """What was acknowledged: each write (writers may share a revision), and as it must be in the
+    end."""
 
-    vms: dict[int, tuple[str, str]] = field(default_factory=dict)  # host and vm_id
+    vms: dict[Write, str] = field(default_factory=dict)  # the host
     last: dict[str, int] = field(default_factory=dict)
     removed: int = 0
     end: int = 0  # the revision that has all of it
 
-    def heard_by(self, host: str, after: int) -> set[int]:
-        return {r for r, (where, _) in self.vms.items() if r > after and host in ("", where)}
+    def heard_by(self, host: str, after: int) -> set[Write]:
+        return {w for w, where in self.vms.items() if w[0] > after and host in ("", where)}
 
     def seen_by(self, host: str) -> dict[str, int]:
-        return {vm: r for vm, r in self.last.items() if host in ("", self.vms[r][0])}
+        return {vm: r for vm, r in self.last.items() if host in ("", self.vms[r, vm])}
 
 
 @dataclass
@@ -71,7 +75,7 @@ class Watcher:
     host: str
     position: int = 0  # everything up to here was heard: the last bookmark
     began: int = 0
-    heard: set[int] = field(default_factory=set)
+    heard: set[Write] = field(default_factory=set)
     state: dict[str, int] = field(default_factory=dict)
     cuts: int = 0
     resumes: int = 0
@@ -126,8 +130,9 @@ class Watcher:
         if event.vm_gone:
             self.state.pop(event.vm_gone, None)
         elif event.HasField("vm"):
-            self.heard.add(event.revision)
-            self.state[event.vm.vm.vm_id] = event.revision
+            vm_id = event.vm.vm.vm_id
+            self.heard.add((event.revision, vm_id))
+            self.state[vm_id] = event.revision
 
     def check(self, truth: Ledgered) -> None:
         wanted = truth.heard_by(self.host, self.began)
@@ -159,6 +164,7 @@ class Storm:
             drain_seconds=0.0,
             lease_seconds=300.0,
             bookmark_seconds=0.1,
+            audit_file=f"{self.folder}/audit.jsonl",
         )
         async with (
             VCenter(config, store, SystemClock(), ring=RING).running(),
@@ -214,7 +220,7 @@ class Storm:
         request = signaling.RegisterRequest(vm=vm, state=types.VM_STATE_RUNNING)
         reply = await stub.Register(request, metadata=rpc.identity(f"vserver/{host}"))
         revision = reply.record.revision
-        self.truth.vms[revision] = host, vm_id
+        self.truth.vms[revision, vm_id] = host
         self.truth.last[vm_id] = revision
         self.truth.end = max(self.truth.end, revision)
         epochs[vm_id] = reply.record.location.epoch

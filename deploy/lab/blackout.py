@@ -1,5 +1,6 @@
 """What a run of echoes says: how long the network was away."""
 
+import signal
 import subprocess
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,9 +36,24 @@ class PingRun:
         self._process = process
         self._file = file
 
+    def begun(self) -> "PingRun":
+        """Itself, when the first echo is about to be sent."""
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise RuntimeError(f"the pinger ended with {self._process.wait(10)}")
+        return self
+
     def stop(self) -> Blackout:
-        self._process.terminate()
-        self._process.wait(10)
+        """At once: what has not been answered yet counts as lost."""
+        return self._end(signal.SIGTERM)
+
+    def finish(self) -> Blackout:
+        """As soon as all is answered; what is not after ten seconds is lost."""
+        return self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> Blackout:
+        with self._process:  # waits, and closes the pipe
+            self._process.send_signal(how)
         pairs = [line.split() for line in self._file.read_text().splitlines()]
         self._file.unlink()
         return Blackout.of([(int(sent), int(replied)) for sent, replied in pairs])

@@ -16,17 +16,24 @@ from deploy.lab.names import CHECKOUT
 
 BIN = Path(sys.executable).parent
 PORT = 7400
+STORAGE = Path("/var/lib/libvirt")
 
 
 class Daemon:
-    """A process with a configuration file and a log; `stop` is what systemd would do."""
+    """A process with a configuration file and a log; `stop` is what systemd would do. `storage`:
+    the directory that it sees where libvirt has its own."""
 
-    def __init__(self, netns: str, work: Path, program: str, config: str) -> None:
+    def __init__(
+        self, netns: str, work: Path, program: str, config: str, storage: Path | None = None
+    ) -> None:
         work.mkdir(exist_ok=True)
         self.log = work / f"{program}.log"
         self.pid_file = work / f"{program}.pid"
         self._netns = netns
         self._argv = [str(BIN / program), "run", "--config", str(work / f"{program}.toml")]
+        if storage is not None:  # mounted in the namespace that `ip netns exec` makes for each
+            mounted = f'mount --bind {storage} {STORAGE} && exec "$@"'
+            self._argv = ["sh", "-c", mounted, "sh", *self._argv]
         (work / f"{program}.toml").write_text(config)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -143,7 +150,8 @@ qemu = {{encrypt_migration = {says}}}
 log = {{format = "json"}}
 {extra}
 """
-    return Daemon(host.netns, host.work / "agent", "vserver", config)
+    storage = host.work / "lib" if host.hypervisor == "libvirt" else None
+    return Daemon(host.netns, host.work / "agent", "vserver", config, storage)
 
 
 def _libvirt(host: Host) -> str:

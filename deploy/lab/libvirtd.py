@@ -59,6 +59,7 @@ migration_address = "{address}"
 migration_host = "{address}"
 migrate_tls_x509_cert_dir = "{pki}"
 migrate_tls_x509_verify = 1
+nbd_tls_x509_cert_dir = "{pki}"
 """
 
 

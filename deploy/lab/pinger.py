@@ -2,7 +2,9 @@
 
 Runs as its own process (`python -m deploy.lab.pinger ADDRESS INTERVAL_MS FILE`), for
 another thread's work would show up as a gap. Ended by SIGTERM, it writes one line per
-echo, `sent_ns replied_ns` on the machine's monotonic clock, 0 where no reply came.
+echo, `sent_ns replied_ns` on the machine's monotonic clock, 0 where no reply came. SIGINT ends it,
+too, but lets what is under way come: nothing more is sent, and it waits until all is answered.
+It prints a line when it begins: before, SIGTERM would find nobody to write the file.
 """
 
 import os
@@ -16,6 +18,7 @@ from pathlib import Path
 
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _HEADER = struct.Struct("!BBHHH")
+_LATE_NS = 10_000_000_000
 _MOST = 65536  # the sequence number's range: eleven minutes at 10 ms
 
 
@@ -41,7 +44,7 @@ def reply_number(packet: bytes, identifier: int) -> int | None:
     return number if (kind, to) == (_ECHO_REPLY, identifier) else None
 
 
-def ping_until(stop: list[bool], address: str, interval_ns: int) -> list[tuple[int, int]]:
+def ping_until(stop: list[signal.Signals], address: str, interval_ns: int) -> list[tuple[int, int]]:
     """Send on a fixed schedule, and note when each reply comes, until told to stop."""
     identifier = os.getpid() & 0xFFFF
     sent: list[int] = []
@@ -54,6 +57,9 @@ def ping_until(stop: list[bool], address: str, interval_ns: int) -> list[tuple[i
                 wire.sendto(echo_request(identifier, len(sent) - 1), (address, 0))
             due += interval_ns
             _listen(wire, identifier, due, replied)
+        latest = time.monotonic_ns() + _LATE_NS if signal.SIGINT in stop else 0
+        while len(replied) < len(sent) and time.monotonic_ns() < latest:
+            _listen(wire, identifier, time.monotonic_ns() + interval_ns, replied)
     return [(at, replied.get(number, 0)) for number, at in enumerate(sent)]
 
 
@@ -70,11 +76,13 @@ def _listen(wire: socket.socket, identifier: int, until: int, replied: dict[int,
 
 
 def main(address: str, interval_ms: str, file: str) -> None:
-    """Ping until SIGTERM, then write the file: by renaming, so that it is whole or absent."""
+    """Ping until told to end, then write the file: by renaming, so that it is whole or absent."""
     with suppress(PermissionError):
         os.nice(-15)  # a late wake-up would be counted as the network's
-    stop: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    stop: list[signal.Signals] = []
+    for end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(end, lambda number, _: stop.append(signal.Signals(number)))
+    print("pinging", flush=True)
     echoes = ping_until(stop, address, int(float(interval_ms) * 1e6))
     scratch = Path(file + ".part")
     scratch.write_text("".join(f"{sent} {replied}\n" for sent, replied in echoes))

@@ -109,11 +109,12 @@ class Probe:
         return wire
 
     def ping_every(self, address: str, interval_ms: float = 10.0) -> PingRun:
-        """Start pinging; `stop()` of the result says how long the longest gap was."""
+        """Pings, from now on; `stop()` of the result says how long the longest gap was."""
         file = self.host.names.work / f"ping-{secrets.token_hex(4)}"
         argv = [sys.executable, "-m", "deploy.lab.pinger", address, str(interval_ms), str(file)]
-        process = subprocess.Popen(shell.inside(self.netns, argv), cwd=CHECKOUT)
-        return PingRun(process, file)
+        inside = shell.inside(self.netns, argv)
+        process = subprocess.Popen(inside, cwd=CHECKOUT, stdout=subprocess.PIPE)
+        return PingRun(process, file).begun()
 
     def wait_ping(self, address: str, timeout: float = 20.0) -> None:
         """Return once the address answers."""

@@ -5,10 +5,13 @@ anything in it. Frames may be large, as in data centres: VXLAN then carries gues
 1500 bytes whole.
 """
 
+from collections.abc import Iterable
+
 from deploy.lab import netns, shell
 
 _BRIDGE = "under"
 _MTU = 9000
+_BLOCKED = "blocked"
 
 
 def create(name: str) -> None:
@@ -47,6 +50,20 @@ def set_line(underlay: str, up: bool) -> None:
     """Cut the long line, or mend it."""
     state = "up" if up else "down"
     shell.run(["ip", "-n", underlay, "link", "set", "near-end", state])
+
+
+def block(underlay: str, ways: Iterable[str]) -> None:
+    """Drop what would pass the long line: `out`, towards the ports that were split off, `back`,
+    from them, or both. What is on one side alone is not touched."""
+    rules = {"out": "oifname near-end drop", "back": "iifname near-end drop"}
+    chain = "type filter hook forward priority 0"
+    lines = [f"add table bridge {_BLOCKED}", f"add chain bridge {_BLOCKED} line {{ {chain}; }}"]
+    lines += [f"add rule bridge {_BLOCKED} line {rules[way]}" for way in ways]
+    shell.run(["nft", "-f", "-"], netns=underlay, stdin="\n".join(lines) + "\n")
+
+
+def unblock(underlay: str) -> None:
+    shell.run(["nft", "delete", "table", "bridge", _BLOCKED], netns=underlay)
 
 
 def cut(underlay: str, number: int) -> None:

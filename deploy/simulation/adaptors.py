@@ -20,7 +20,9 @@ from vserver.network.memory import MemoryNetwork
 from vserver.network.port import Port
 
 QUICK = (0.00005, 0.001)
-_HARMLESS = frozenset({"open", "close", "facts", "list", "get", "usage", "hosted", "keeps"})
+_HARMLESS = frozenset(
+    {"open", "close", "facts", "list", "get", "usage", "hosted", "keeps", "mirrored", "kept"}
+)
 
 
 class HypervisorWay:
@@ -36,24 +38,29 @@ class HypervisorWay:
             return getattr(self._machine, name)
 
         async def call(*args: Any) -> Any:
-            return await self._call(name, args)
+            return await self.call(name, args)
 
         return call
+
+    @property
+    def standbys(self) -> StandbysWay:
+        return StandbysWay(self, self._machine)
 
     def events(self) -> AsyncIterator[str]:
         return self._machine.events()
 
     async def hosted(self, vm_id: str) -> HostedState:
         try:
-            return HostedState(await self._call("hosted", (vm_id,)))
+            return HostedState(await self.call("hosted", (vm_id,)))
         except TimeoutError:
             return HostedState.UNKNOWN
 
-    async def _call(self, name: str, args: tuple[Any, ...]) -> Any:
-        machine, act = self._machine, getattr(self._machine, name)
+    async def call(self, name: str, args: tuple[Any, ...], of: object = None) -> Any:
+        """`of`: what of the machine is asked, if it is not all of it."""
+        act = getattr(of or self._machine, name)
         await asyncio.sleep(self._chance.uniform(*QUICK))
-        if machine.hangs and name != "close":
-            await self._hang(name, args)
+        if self._machine.hangs and name != "close":
+            await self._hang(name, args, act)
         answer = await act(*args)
         if name != "migrate":  # its own fates say how it is lost
             await asyncio.sleep(self._chance.uniform(*QUICK))
@@ -62,14 +69,14 @@ class HypervisorWay:
                 raise TimeoutError("no answer from libvirtd")
         return answer
 
-    async def _hang(self, name: str, args: tuple[Any, ...]) -> None:
+    async def _hang(self, name: str, args: tuple[Any, ...], act: Callable[..., Any]) -> None:
         """The request waits over there, and is carried out when nobody waits for it any more."""
         machine, given_up, works = self._machine, False, asyncio.Event()
 
         def again() -> None:
             works.set()
             if given_up and name not in _HARMLESS and name != "migrate":
-                machine.do_late(name, args)
+                machine.do_late(name, args[0], act(*args))
 
         machine.waiting.append(again)
         try:
@@ -78,6 +85,20 @@ class HypervisorWay:
         except TimeoutError:
             given_up = True
             raise TimeoutError("no answer from libvirtd") from None
+
+
+class StandbysWay:
+    """`vserver.hypervisor.standby.Standbys`, by the same way."""
+
+    def __init__(self, way: HypervisorWay, machine: Machine) -> None:
+        self._way = way
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any) -> Any:
+            return await self._way.call(name, args, self._machine.standbys)
+
+        return call
 
 
 class NetworkWay:

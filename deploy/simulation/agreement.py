@@ -1,30 +1,47 @@
-"""Whether everybody agrees again (I6): ledger, hypervisors, ports, forwarding, and real frames."""
+"""Whether everybody agrees again (I6): ledgers, hypervisors, ports, forwarding, and real frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from common.model.operation import Operation
+from common.model.operation import Operation, Phase
+from common.model.place import is_abroad
 from common.model.profile import IPV4, TCP, Profile, effective
 from common.model.server import Group, Liveness, Server
 from common.model.vm import VmRecord, VmState
+from deploy.simulation.journal import short
 from deploy.simulation.laws import vms
-from deploy.simulation.machines import short
 from deploy.simulation.world import Host, World
 from vserver.network.frame import Frame
 
 
 class Agreement:
-    """Looks at everything once; `disagreements` says what is not as it should be."""
+    """Looks at everything once; `disagreements` says what is not as it should be.
 
-    def __init__(self, world: World) -> None:
+    `near`: of each domain, those whose members its hosts can reach; its own alone, if not given.
+    """
+
+    def __init__(self, world: World, near: Mapping[str, frozenset[str]] | None = None) -> None:
         self._world = world
+        self._near = near or {name: frozenset({name}) for name in world.centers}
         self._hosts = world.hosts
-        self._records = world.laws.records
-        self._vms = vms(self._records)
+        self._vms: dict[str, VmRecord] = {}
+        self._homes: dict[str, str] = {}  # of each VM, the domain whose ledger has it
+        self._twice: list[str] = []
+        for domain, center in world.centers.items():
+            self._gather(domain, vms(center.laws.records))
+
+    def _gather(self, domain: str, records: Mapping[str, VmRecord]) -> None:
+        for vm_id, record in records.items():
+            if is_abroad(record.location.server_id):
+                continue  # its move is not over
+            if vm_id in self._homes:
+                self._twice.append(f"{short(vm_id)} is in {self._homes[vm_id]} and in {domain}")
+            self._vms[vm_id], self._homes[vm_id] = record, domain
 
     def disagreements(self) -> list[str]:
         return [
+            *self._twice,
             *self._servers(),
             *self._operations(),
             *(text for vm_id in self._known() for text in self._vm(vm_id)),
@@ -38,16 +55,35 @@ class Agreement:
         return sorted(here | set(self._vms))
 
     def _servers(self) -> Iterator[str]:
-        for name in self._hosts:
-            record = self._records.get(f"server/{name}")
+        for name, host in self._hosts.items():
+            record = host.center.laws.records.get(f"server/{name}")
             if not isinstance(record, Server) or record.liveness is not Liveness.ATTACHED:
                 yield f"{name} is not attached"
 
     def _operations(self) -> Iterator[str]:
-        for record in self._records.values():
-            if isinstance(record, Operation) and not record.phase.final:
-                what = short(record.vm_id) if record.vm_id else record.subject
-                yield f"the move of {what} is still {record.phase}"
+        for domain, center in self._world.centers.items():
+            for record in center.laws.records.values():
+                if isinstance(record, Operation) and not record.phase.final:
+                    if record.phase is Phase.MIRRORING:
+                        yield from self._standby(record)
+                        continue
+                    what = short(record.vm_id) if record.vm_id else record.subject
+                    yield f"in {domain} the move of {what} is still {record.phase}"
+
+    def _standby(self, standby: Operation) -> Iterator[str]:
+        """In step, as the ledger says; and at its host there are files and nothing else."""
+        vm_id, there = standby.vm_id, self._hosts[standby.destination].machine
+        origin = self._hosts[standby.source].machine
+        guest, mirror = origin.vms.get(vm_id), origin.mirrors.get(vm_id)
+        name = f"the standby of {short(vm_id)}"
+        if vm_id in there.vms:
+            yield f"{name} is defined on {there.name}"
+        if guest is None:
+            yield f"{name} is of a VM that is not on {origin.name}"
+        elif guest.active and not (mirror and mirror.in_step and not mirror.broken):
+            yield f"{name} is not in step"
+        elif any(origin.disks.files[p] != there.disks.files.get(p) for p in _paths(standby)):
+            yield f"{name} is not what {short(vm_id)} wrote"
 
     # ---- one VM ----
 
@@ -73,17 +109,20 @@ class Agreement:
             yield f"{short(vm_id)} is on {places}; the ledger has it on {owner}"
         elif having[owner].state is not state:
             yield f"{short(vm_id)} is {having[owner].state}, and {state} in the ledger"
+        elif not self._world.truth.writings.is_current(self._hosts[owner].machine, vm_id):
+            yield f"{short(vm_id)} is not with its disk, on {owner}"
         else:
             yield from self._ports(record, self._hosts[owner])
 
     def _is_left(self, vm_id: str, name: str, state: VmState) -> bool:
         """A copy at a destination that was silent when its move went back (a known shortcoming):
         it is paused, nobody is told to run it, and its ports are closed."""
-        left = (vm_id, name) in self._world.laws.left_by_silence
+        left = (vm_id, name) in self._hosts[name].center.laws.left_by_silence
         return left and state is VmState.INCOMING
 
     def profile(self, record: VmRecord) -> Profile:
-        group = self._records.get(f"group/{record.vm.tenant}/{record.vm.group}")
+        records = self._world.centers[self._homes[record.vm.vm_id]].laws.records
+        group = records.get(f"group/{record.vm.tenant}/{record.vm.group}")
         base = group.profile if isinstance(group, Group) and record.vm.group else None
         return effective(record.vm.profile, base)
 
@@ -110,11 +149,34 @@ class Agreement:
         for device in sorted(host.machine.wires.ports):
             if device not in host.machine.wires.taps:
                 yield f"{host.name} has a port for {device}, which is not there"
+        standbys = host.center.laws.standbys()
+        ends = {(s.vm_id, end) for s in standbys for end in (s.source, s.destination)}
+        machine = host.machine
+        for vm_id in sorted(machine.at_gate):
+            record = self._vms.get(vm_id)
+            if record is None or record.location.state is not VmState.LOST_NEEDS_FENCE:
+                yield f"{short(vm_id)} is still held on {host.name}"
+        for vm_id in sorted(host.notes.kept):
+            if machine.keeps_off(vm_id) and self._is_free(vm_id, host):
+                yield f"{host.name} keeps {short(vm_id)} from starting, for a move that is over"
+        for vm_id in sorted({*machine.copies_kept, *machine.mirrors}):
+            if (vm_id, host.name) not in ends:
+                yield f"{host.name} goes on with a standby of {short(vm_id)} that has ended"
+
+    def _is_free(self, vm_id: str, host: Host) -> bool:
+        """In peace there is no move that the gate could wait for."""
+        record, there = self._vms.get(vm_id), host.machine.vms.get(vm_id)
+        if record is not None and record.location.state is VmState.LOST_NEEDS_FENCE:
+            return False
+        return there is None or not self._is_left(vm_id, host.name, there.state)
 
     def _forwarding(self, host: Host) -> Iterator[str]:
-        """What every host should know of every VNI follows from the ledger alone."""
+        """What every host should know of every VNI follows from the ledgers alone."""
         owners: dict[int, list[tuple[str, str]]] = {}
-        for record in self._vms.values():
+        near = self._near[host.center.site.domain]
+        for vm_id, record in self._vms.items():
+            if self._homes[vm_id] not in near:
+                continue
             for nic in record.vm.interfaces:
                 if nic.vni:
                     owners.setdefault(nic.vni, []).append((nic.mac, record.location.server_id))
@@ -130,7 +192,8 @@ class Agreement:
             }
             found = {(f.mac, f.vtep_address) for f in there.forwards} if there else None
             if found != wanted:
-                yield f"{host.name} forwards VNI {vni} otherwise than the ledger says"
+                differs = sorted((found or set()) ^ wanted)
+                yield f"{host.name} forwards VNI {vni} otherwise than the ledger says: {differs}"
 
     # ---- frames ----
 
@@ -148,7 +211,9 @@ class Agreement:
                     yield from self._one_way(sender, at, receiver, to)
 
     def _may_reach(self, sender: VmRecord, receiver: VmRecord) -> bool:
-        return bool(sender.vm.vnis() & receiver.vm.vnis())
+        near = self._near[self._homes[sender.vm.vm_id]]
+        is_near = self._homes[receiver.vm.vm_id] in near
+        return is_near and bool(sender.vm.vnis() & receiver.vm.vnis())
 
     def _one_way(self, sender: VmRecord, at: Host, receiver: VmRecord, to: Host) -> Iterator[str]:
         heard = (to.vtep, self._device(to, receiver))
@@ -179,3 +244,7 @@ class Agreement:
             source_port=40000,
             destination_port=port,
         )
+
+
+def _paths(standby: Operation) -> list[str]:
+    return [disk.path for disk in standby.disks]

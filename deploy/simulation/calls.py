@@ -66,6 +66,7 @@ class Call:
         self.ends = ends
         self.method = method
         self.metadata: tuple[tuple[str, str], ...] = tuple(metadata or ())
+        self.deadline: float | None = None  # when the caller gives up
         self.replies = Inbox()
         self.requests = Inbox()
         self.status: Status | None = None  # as the client knows it

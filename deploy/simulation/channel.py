@@ -15,7 +15,12 @@ from deploy.simulation.network import Ends, Network
 from deploy.simulation.server import Servers
 
 _DOUBLED = "/vsignal.v1.Signaling/"  # the draft's messages: each may be heard twice
+Code = Callable[[Any], Any] | None  # None: the bytes themselves
 _GONE = Status(grpc.StatusCode.UNAVAILABLE, "connection reset by peer")
+
+
+def _as_it_is(message: Any) -> Any:
+    return message
 
 
 class Channel:
@@ -34,8 +39,8 @@ class Channel:
         self._ear = ear
         self._calls: list[Call] = []
 
-    def _method(self, path: str, ways: dict[str, Any], *, up: bool, down: bool) -> Any:
-        to, read = ways["request_serializer"], ways["response_deserializer"]
+    def _method(self, path: str, to: Code, read: Code, *, up: bool) -> Any:
+        to, read = to or _as_it_is, read or _as_it_is
 
         def call(
             request: Any = None, *, timeout: float | None = None, metadata: Any = None
@@ -46,6 +51,7 @@ class Channel:
             self._calls = [c for c in self._calls if c.status is None] + [made]
             made.begin(self._servers.accept)
             if timeout is not None:
+                made.deadline = network.kernel.now() + timeout
                 made.client.after(timeout, made.cancel, grpc.StatusCode.DEADLINE_EXCEEDED)
             outgoing = Outgoing(made, to, read)
             if not up:
@@ -69,14 +75,25 @@ class Channel:
     def _again(self, call: Call) -> None:
         call.again(self._servers.accept)
 
-    def unary_unary(self, path: str, **ways: Any) -> Any:
-        return self._method(path, ways, up=False, down=False)
+    def unary_unary(
+        self,
+        path: str,
+        request_serializer: Code = None,
+        response_deserializer: Code = None,
+        **_: Any,
+    ) -> Any:
+        return self._method(path, request_serializer, response_deserializer, up=False)
 
-    def unary_stream(self, path: str, **ways: Any) -> Any:
-        return self._method(path, ways, up=False, down=True)
+    unary_stream = unary_unary
 
-    def stream_stream(self, path: str, **ways: Any) -> Any:
-        return self._method(path, ways, up=True, down=True)
+    def stream_stream(
+        self,
+        path: str,
+        request_serializer: Code = None,
+        response_deserializer: Code = None,
+        **_: Any,
+    ) -> Any:
+        return self._method(path, request_serializer, response_deserializer, up=True)
 
     async def close(self, grace: float | None = None) -> None:
         for call in self._calls:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from deploy.simulation.center import Center
+from deploy.simulation.copies import Fate
 from deploy.simulation.loop import Process
-from deploy.simulation.machines import Fate
-from deploy.simulation.world import CENTER, Host, World
+from deploy.simulation.world import Host, World
 
 _STEPS = 250  # callbacks after which a fuse has burnt, at most
 
@@ -41,6 +42,8 @@ class Faults:
             self._next_copy,
             self._next_copy,
             self._next_copy,
+            self._break_mirrors,
+            self._kill_receivers,
             self._kill_guest,
             self._power_cut,
             self._stop_agent,
@@ -65,7 +68,8 @@ class Faults:
         world = self._world
         world.journal.say("fate", "everything is healed")
         world.network.heal()
-        world.disk.full, world.disk.slow = False, 1.0
+        for center in world.centers.values():
+            center.disk.full, center.disk.slow = False, 1.0
         for process in world.processes:
             process.fuse = None
             if process.stopped:
@@ -77,8 +81,7 @@ class Faults:
         machine = host.machine
         machine.recover()
         machine.next_fate = Fate.GOOD
-        if not machine.powered:
-            machine.boot()
+        self._world.power_on(host)
         if not machine.answering:
             machine.reconnect()
         if host.hypervisor is not None and host.wires is not None:
@@ -101,12 +104,17 @@ class Faults:
     def _kill_agent_soon(self, host: Host) -> None:
         self._light(host.process)
 
+    def _center_of(self, host: Host) -> Center:
+        """The one that is struck."""
+        return host.center
+
     def _kill_center(self, host: Host) -> None:
-        if self._world.center is not None:
-            self._world.center.kill()
+        process = self._center_of(host).process
+        if process is not None:
+            process.kill()
 
     def _kill_center_soon(self, host: Host) -> None:
-        self._light(self._world.center)
+        self._light(self._center_of(host).process)
 
     def _light(self, process: Process | None) -> None:
         if process is not None and process.alive:
@@ -117,7 +125,7 @@ class Faults:
         self._pause(host.process)
 
     def _stop_center(self, host: Host) -> None:
-        self._pause(self._world.center)
+        self._pause(self._center_of(host).process)
 
     def _pause(self, process: Process | None) -> None:
         if process is not None and process.alive and not process.stopped:
@@ -133,25 +141,27 @@ class Faults:
     # ---- the network ----
 
     def _cut(self, host: Host) -> None:
-        self._world.network.cut(host.name, CENTER)
+        self._world.network.cut(host.name, host.center.address)
 
     def _block_one_way(self, host: Host) -> None:
-        ends = self._chance.choice(((host.name, CENTER), (CENTER, host.name)))
+        ends = self._chance.choice(
+            ((host.name, host.center.address), (host.center.address, host.name))
+        )
         self._world.network.block(ends)
         self._later(25.0, lambda: self._world.network.unblock(ends))
 
     def _block_both_ways(self, host: Host) -> None:
         network = self._world.network
-        for ends in ((host.name, CENTER), (CENTER, host.name)):
+        for ends in ((host.name, host.center.address), (host.center.address, host.name)):
             network.block(ends)
         self._later(25.0, lambda: self._unblock(host))
 
     def _unblock(self, host: Host) -> None:
-        for ends in ((host.name, CENTER), (CENTER, host.name)):
+        for ends in ((host.name, host.center.address), (host.center.address, host.name)):
             self._world.network.unblock(ends)
 
     def _slow(self, host: Host) -> None:
-        for ends in ((host.name, CENTER), (CENTER, host.name)):
+        for ends in ((host.name, host.center.address), (host.center.address, host.name)):
             self._world.network.slow_down(ends, self._chance.choice((0.1, 0.5, 3.0)))
 
     def _lose_calls(self, host: Host) -> None:
@@ -196,6 +206,20 @@ class Faults:
         for each in self._world.hosts.values():
             each.machine.next_fate = fate
 
+    def _break_mirrors(self, host: Host) -> None:
+        """The link between two hosts, as far as their guests' disks travel over it."""
+        if host.machine.mirrors:
+            self._say(f"{host.name}: its mirrors break off")
+            for mirror in host.machine.mirrors.values():
+                mirror.broken = True
+
+    def _kill_receivers(self, host: Host) -> None:
+        if host.machine.receiving or host.machine.taking:
+            self._say(f"{host.name}: who takes the copies of disks dies")
+            host.machine.taking.clear()
+            for vm_id in list(host.machine.receiving):
+                host.machine.stop_receiving(vm_id)
+
     def _kill_guest(self, host: Host) -> None:
         active = sorted(i for i, vm in host.machine.vms.items() if vm.active)
         if active:
@@ -206,17 +230,8 @@ class Faults:
     def _power_cut(self, host: Host) -> None:
         if host.machine.powered:
             self._say(f"{host.name} loses power")
-            host.machine.crash()
-            if host.process is not None:
-                host.process.kill()
-            self._world.network.cut(host.name, CENTER)
-            self._later(12.0, lambda: self._power_on(host))
-
-    def _power_on(self, host: Host) -> None:
-        if not host.machine.powered:
-            self._say(f"{host.name} has power again")
-            host.machine.boot()
-            self._world.boot_agent(host)
+            self._world.power_cut(host)
+            self._later(12.0, lambda: self._world.power_on(host))
 
     # ---- clocks and disks ----
 
@@ -227,10 +242,12 @@ class Faults:
 
     def _fill_disk(self, host: Host) -> None:
         self._say("the vCenter's disk is full")
-        self._world.disk.full = True
-        self._later(4.0, lambda: setattr(self._world.disk, "full", False))
+        disk = self._center_of(host).disk
+        disk.full = True
+        self._later(4.0, lambda: setattr(disk, "full", False))
 
     def _slow_disk(self, host: Host) -> None:
         self._say("the vCenter's disk is slow")
-        self._world.disk.slow = 50.0
-        self._later(5.0, lambda: setattr(self._world.disk, "slow", 1.0))
+        disk = self._center_of(host).disk
+        disk.slow = 50.0
+        self._later(5.0, lambda: setattr(disk, "slow", 1.0))

@@ -35,3 +35,8 @@ class Journal:
 
     def digest(self) -> str:
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+
+
+def short(vm_id: str) -> str:
+    """The end of a vm_id, which is what they differ in."""
+    return f"vm{int(vm_id[-4:])}"

@@ -14,14 +14,15 @@ from google.protobuf.message import Message
 
 from common.codec.checker import Checker
 from common.codec.wanted import from_wanted_vm
-from common.model.operation import Operation, Phase
+from common.model.operation import MoveKind, Operation, Phase
+from common.model.place import is_abroad
 from common.model.server import Liveness, Server
-from common.model.vm import Tombstone, VmRecord, VmState
+from common.model.vm import Tombstone, VmRecord
 from common.model.wanted import PortState, WantedVm
 from common.pb.vsignal.v1 import session_pb2
 from deploy.simulation.disk import Disk
-from deploy.simulation.journal import Journal
-from deploy.simulation.machines import Machine, short
+from deploy.simulation.journal import Journal, short
+from deploy.simulation.truth import Truth
 from vcenter.core.keys import VM, Ledgered, server
 from vcenter.ledger.records import decode
 from vcenter.store.port import Entry
@@ -29,9 +30,7 @@ from vserver.network.port import Port
 
 LATELY_S = 3.0  # an agent that was told may still be doing what it was told before
 ASKED_S = 20.0  # so old may an answer be on which an owner changes
-BY_HAND_S = 25.0  # what a host said of a VM may be so old when somebody touches the VM
 _BACK = (Phase.ABORTING, Phase.FAILED, Phase.CANCELLED)
-_ABLE = (VmState.RUNNING, VmState.PAUSED)
 
 
 @dataclass
@@ -43,12 +42,17 @@ class _Told:
 
 
 class Laws:
-    def __init__(self, journal: Journal, now: Callable[[], float]) -> None:
+    """Of one vCenter: its ledger, and the hosts whose agents are its own.
+
+    `placed(vm_id, before, after)` hears of every change of a VM's record that has become durable.
+    """
+
+    def __init__(self, journal: Journal, now: Callable[[], float], truth: Truth) -> None:
         self._journal = journal
         self._now = now
-        self.machines: dict[str, Machine] = {}
+        self._truth = truth
         self.disk: Disk
-        self.touched: dict[str, float] = {}  # when somebody last did something to a VM by hand
+        self.placed: Callable[[str, VmRecord | None, VmRecord | None], None] | None = None
         self.records: dict[str, Ledgered] = {}  # as they are on the disk
         self.log: dict[tuple[int, str], Ledgered | None] = {}  # every change of a VM, by revision
         self.left_by_silence: set[tuple[str, str]] = set()  # a VM, and where a copy may be left
@@ -57,21 +61,7 @@ class Laws:
         self._owners: dict[str, tuple[int, str]] = {}  # epoch and owner, through deregistration
         self._told: dict[tuple[str, str], _Told] = {}
         self._owned_until: dict[tuple[str, str], float] = {}
-
-    # ---- I1: one host runs a VM ----
-
-    def guest(self, machine: Machine, vm_id: str) -> None:
-        able = [name for name, m in self.machines.items() if self._is_able(m, vm_id)]
-        if len(able) > 1:
-            self._journal.violated("I1", f"{short(vm_id)} can run on {' and '.join(able)}")
-
-    def _is_able(self, machine: Machine, vm_id: str) -> bool:
-        vm = machine.vms.get(vm_id)
-        return machine.powered and vm is not None and vm.state in _ABLE
-
-    def is_active(self, name: str, vm_id: str) -> bool:
-        machine = self.machines.get(name)
-        return machine is not None and (vm := machine.vms.get(vm_id)) is not None and vm.active
+        self._silent_since: dict[str, float] = {}  # hosts
 
     # ---- I2: what was said is durable ----
 
@@ -90,19 +80,27 @@ class Laws:
             self._left_by_silence(record)
             if put.key.startswith(VM):
                 self.log[entry.revision, put.key] = record
-                if before is None:
-                    self._born[put.key[len(VM) :]] = self._now()
+                self._place(put.key[len(VM) :], before, record)
             if record is not None:
                 self.records[put.key] = record
-            if isinstance(record, VmRecord):
+            if isinstance(record, VmRecord) and (_is_own(record) or _is_own(before)):
                 at, moved = record.location, bool(record.operation_id)
                 self._owner(record.vm.vm_id, at.epoch, at.server_id, moved=moved)
+            elif isinstance(record, Server):
+                self._heard(record)
             elif isinstance(record, Operation) and record.phase is Phase.LOST_NEEDS_FENCE:
                 self._lost(record)
-            elif isinstance(record, Tombstone):
+            elif isinstance(record, Tombstone) and _is_own(record.last):
                 self._owner(record.vm_id, record.epoch, "")
-            elif record is None and isinstance(before, VmRecord):
+            elif record is None and isinstance(before, VmRecord) and _is_own(before):
                 self._forgotten(before)
+
+    def _place(self, vm_id: str, before: Ledgered | None, after: Ledgered | None) -> None:
+        if before is None:
+            self._born[vm_id] = self._now()
+        if self.placed is not None:
+            was = before if isinstance(before, VmRecord) else None
+            self.placed(vm_id, was, after if isinstance(after, VmRecord) else None)
 
     def _owner(self, vm_id: str, epoch: int, owner: str, *, moved: bool = False) -> None:
         epoch_before, owner_before = self._owners.get(vm_id, (0, ""))
@@ -116,7 +114,7 @@ class Laws:
             if owner_before and not moved and not self._was_asked(owner_before, vm_id):
                 text = f"{short(vm_id)} given to {owner}, and {owner_before} was not asked"
                 self._journal.violated("I7", text)
-            if owner_before and self.is_active(owner_before, vm_id) and not self._by_hand(vm_id):
+            if self._is_left_active(owner_before, vm_id):
                 text = f"{short(vm_id)} given to {owner}, and it is active on {owner_before}"
                 self._journal.violated("I7", text)
             self._owned_until[owner_before, vm_id] = self._now()
@@ -125,12 +123,18 @@ class Laws:
             self._owned_until[owner_before, vm_id] = self._now()
         self._owners[vm_id] = epoch, owner
 
+    def _is_left_active(self, owner: str, vm_id: str) -> bool:
+        is_active = bool(owner) and self._truth.is_active(owner, vm_id)
+        if is_active and self._truth.is_held(owner, vm_id):
+            return False
+        return is_active and not self._truth.by_hand(vm_id)
+
     def _forgotten(self, record: VmRecord) -> None:
         owner, vm_id = record.location.server_id, record.vm.vm_id
         self._journal.say("ledger", f"{short(vm_id)} deregistered by {owner}")
         # What was done by hand before it was registered is known to everybody.
-        known = self._born.get(vm_id, 0.0) > self.touched.get(vm_id, 0.0)
-        if self.is_active(owner, vm_id) and (known or not self._by_hand(vm_id)):
+        known = self._born.get(vm_id, 0.0) > self._truth.touched.get(vm_id, 0.0)
+        if self._truth.is_active(owner, vm_id) and (known or not self._truth.by_hand(vm_id)):
             self._journal.violated("I7", f"{short(vm_id)} forgotten while active on {owner}")
 
     def _left_by_silence(self, record: Ledgered | None) -> None:
@@ -143,16 +147,46 @@ class Laws:
     def _lost(self, move: Operation) -> None:
         """Neither side has it. A third may, by hand: nobody has asked there."""
         vm_id = move.vm_id
-        able = [h for h in (move.source, move.destination) if self.is_active(h, vm_id)]
+        able = [h for h in (move.source, move.destination) if self._truth.is_active(h, vm_id)]
         self._journal.say("ledger", f"{short(vm_id)} is lost")
-        if able and not self._by_hand(vm_id):
+        if able and not self._truth.by_hand(vm_id):
             self._journal.violated("I7", f"{short(vm_id)} called lost, and active on {able}")
+
+    def _heard(self, host: Server) -> None:
+        if host.liveness is Liveness.ATTACHED:
+            self._silent_since.pop(host.server_id, None)
+        else:
+            self._silent_since.setdefault(host.server_id, self._now())
+
+    def standby(self, vm_id: str) -> Operation | None:
+        """The one that has not ended."""
+        return next((s for s in self.standbys() if s.vm_id == vm_id), None)
+
+    def standbys(self) -> list[Operation]:
+        """Those that have begun, and have not ended."""
+        known = self.records.values()
+        begun = (r for r in known if isinstance(r, Operation) and r.phase is not Phase.QUEUED)
+        return [s for s in begun if s.move_kind is MoveKind.STANDBY and not s.phase.final]
+
+    def started(self, host: str, vm_id: str) -> None:
+        """A gate was passed: the ledger has the VM there, or somebody has touched it."""
+        owner = self._owners.get(vm_id, (0, ""))[1]
+        if owner != host and not self._truth.by_hand(vm_id):
+            text = f"{short(vm_id)} passed the gate of {host}, and belongs to {owner or 'nobody'}"
+            self._journal.violated("I7", text)
+
+    def promoted(self, host: str, vm_id: str) -> float:
+        """A standby becomes a guest: by its promotion, and in no other way. Until when its
+        original's host was heard."""
+        standby = self.standby(vm_id)
+        if standby is None or (standby.phase, standby.destination) != (Phase.SWITCHING, host):
+            text = f"the standby of {short(vm_id)} became a guest on {host}, and was not promoted"
+            self._journal.violated("standby", text)
+            return self._now()
+        return self._silent_since.get(standby.source, self._now())
 
     def _was_asked(self, host: str, vm_id: str) -> bool:
         return self._now() - self._asked.get((host, vm_id), -ASKED_S) < ASKED_S
-
-    def _by_hand(self, vm_id: str) -> bool:
-        return self._now() - self.touched.get(vm_id, -BY_HAND_S) < BY_HAND_S
 
     # ---- I5: what opens is what was ordered, where the VM belongs ----
 
@@ -177,7 +211,7 @@ class Laws:
         told.now = wanted
 
     def opened(self, host: str, port: Port) -> None:
-        machine = self.machines[host]
+        machine = self._truth.machines[host]
         guests = [i for i, vm in machine.vms.items() if _has(vm.described.taps, port)]
         wanted = [
             w for (name, _), told in self._told.items() if name == host for w in self._lately(told)
@@ -195,10 +229,15 @@ class Laws:
     def _may_open(self, host: str, vm_id: str) -> None:
         is_owner = self._owners.get(vm_id, (0, ""))[1] == host
         was = self._owned_until.get((host, vm_id), float("-inf"))
-        cut_off = self.is_active(host, vm_id) and self.machines[host].vms[vm_id].state in _ABLE
+        cut_off = self._truth.is_able(host, vm_id)
         if not is_owner and not cut_off and self._now() - was > LATELY_S:
             text = f"{host} opened a port of {short(vm_id)}, which it does not own"
             self._journal.violated("I5", text)
+
+
+def _is_own(record: Ledgered | None) -> bool:
+    """Of a VM that is this ledger's to speak for; others are in it for a move's sake."""
+    return isinstance(record, VmRecord) and not is_abroad(record.location.server_id)
 
 
 def _has(taps: Any, port: Port) -> bool:

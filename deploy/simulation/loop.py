@@ -12,9 +12,10 @@ import asyncio
 import contextvars
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from itertools import count
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 Coro = Generator[Any, None, T] | Coroutine[Any, Any, T]
@@ -98,19 +99,41 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """Time is a number. `defect` is told of exceptions that nobody took."""
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
+    _asyncgens: WeakSet[AsyncGenerator[Any, Any]]
     _stopping: bool
 
     def __init__(self, defect: Callable[[str], None]) -> None:
         super().__init__()
         self._now = 0.0
         self._numbers = count(1)
+        # Those of one moment go off in the order of their making; numbers compare at once.
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self.steps = 0
         self.set_task_factory(self._make_task)
         self.set_exception_handler(lambda _, context: defect(_words(context)))
 
     def time(self) -> float:
         return self._now
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        """As asyncio's, without its checks for other threads and for debugging."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, coro: Coro[T], context: Any = None
@@ -119,28 +142,36 @@ class VirtualLoop(asyncio.BaseEventLoop):
         (context or contextvars.copy_context()).run(_CURRENT.get).keep(task)
         return task
 
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """One that nobody holds any more stays where it stands. asyncio would close it, whenever
+        the collector finds it, in whatever process that is, even if its own was killed."""
+        self._asyncgens.discard(agen)
+
+    def forget_timers(self) -> None:
+        self._timers.clear()
+
     def take_back(self, process: Process) -> None:
         held, process.held = process.held, deque()
         self._ready.extend(held)
 
     def _run_once(self) -> None:
-        if not self._ready and not self._stopping:
+        ready, timers = self._ready, self._timers
+        if not ready and not self._stopping:
             self._go_on_to_the_next_time()
-        while self._scheduled and self._scheduled[0].when() <= self._now:
-            timer = heapq.heappop(self._scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]
-            self._ready.append(timer)
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
             if not handle.cancelled():
                 self._run(handle)
 
     def _go_on_to_the_next_time(self) -> None:
-        while self._scheduled and self._scheduled[0].cancelled():
-            heapq.heappop(self._scheduled)._scheduled = False  # type: ignore[attr-defined]
-        if not self._scheduled:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
             raise Stuck("nothing will ever happen again")
-        self._now = max(self._now, self._scheduled[0].when())
+        self._now = max(self._now, timers[0][0])
 
     def _run(self, handle: asyncio.Handle) -> None:
         process = handle._context.get(_CURRENT)  # type: ignore[attr-defined]
@@ -180,8 +211,7 @@ def run(loop: VirtualLoop, process: Process, main: Coro[T]) -> T:
 def take_down(loop: VirtualLoop, processes: list[Process]) -> None:
     """Close what every process has left open. Call it when nobody looks any more."""
     loop.set_exception_handler(lambda _, __: None)
-    for timer in loop._scheduled:
-        timer.cancel()
+    loop.forget_timers()
     for process in processes:
         process.alive, process.stopped, process.fuse = True, False, None
         process.mourners.clear()

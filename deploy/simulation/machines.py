@@ -1,28 +1,26 @@
-"""Hypervisor hosts whose guests outlive every process of ours, with what can happen to a copy.
-
-The outcomes are those that were seen with QEMU and libvirt: the other side dies in the middle or at
-the gate, the word that it went well is lost and the source runs on beside a whole copy, nobody is
-left, or all went well and nobody is told.
-"""
+"""Hypervisor hosts whose guests outlive every process of ours."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from enum import StrEnum
+from typing import Protocol
 
 from common.errors import Refusal
+from common.model.disk import Disk
 from common.model.operation import Progress
 from common.model.vm import Resources, VmState
-from deploy.simulation.journal import Journal
+from deploy.simulation.copies import Copy, Fate, GatedCopy
+from deploy.simulation.journal import Journal, short
 from deploy.simulation.loop import Process
+from deploy.simulation.writings import Files, Writings
+from vserver.hypervisor.libvirt.held import Seen
 from vserver.hypervisor.memory import MemoryFleet, MemoryHypervisor
-from vserver.hypervisor.memory_copy import MemoryCopy
 from vserver.hypervisor.memory_host import refused
 from vserver.hypervisor.memory_speed import CopySpeed
-from vserver.hypervisor.memory_vm import MemoryVm
+from vserver.hypervisor.memory_standby import MemoryStandbys
 from vserver.hypervisor.metadata import AttachmentRules
 from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
 from vserver.network.fabric import MemoryHost as FabricHost
@@ -31,21 +29,9 @@ CAPACITY = Resources(vcpus=64, memory_mib=65536)
 GIVES_UP_AFTER_S = 4.0  # an adaptor that gets no answer
 
 
-class Fate(StrEnum):
-    """What becomes of one copy."""
-
-    GOOD = "good"
-    BROKEN = "breaks off"
-    KILLED_WHILE_COPYING = "destination killed while copying"
-    KILLED_AT_THE_GATE = "destination killed at the gate"
-    FINISH_LOST = "the source never hears that it went well, and runs on"
-    NOBODY = "destination killed when the source was gone"
-    UNHEARD = "goes well, and nobody is told"
-    LEFT_ALONE = "goes on after the caller gave up"
-
-
 class Fleet(MemoryFleet):
-    """All machines; `looked` is called after everything that happens to a guest."""
+    """All machines; `looked` is called after everything that happens to a guest, `adopted` when
+    a standby has become one, and `started` when a hypervisor has let a copy run by itself."""
 
     def __init__(
         self,
@@ -54,17 +40,35 @@ class Fleet(MemoryFleet):
         chance: random.Random,
         journal: Journal,
         looked: Callable[[Machine, str], None],
+        adopted: Callable[[Machine, str], None],
+        started: Callable[[Machine, str], None],
+        writings: Writings,
     ) -> None:
         super().__init__(clock, CopySpeed(bytes_per_second=3e8, steps=6, downtime=0.02))  # type: ignore[arg-type]
         self.kernel = kernel
         self.chance = chance
         self.journal = journal
         self.looked = looked
+        self.writings = writings
+        self.adopted = adopted
+        self.started = started
 
     def machine(self, name: str, wires: FabricHost) -> Machine:
         made = Machine(self, name, wires)
         self.hosts[made.migration_uri] = made
         return made
+
+
+class LockManager(Protocol):
+    """A process on the machine, as its libvirtd sees it."""
+
+    async def asked(self, vm_id: str) -> str: ...
+
+    def minds(self, vm_id: str) -> bool: ...
+
+    def stopped(self, vm_id: str) -> None: ...
+
+    def die(self) -> None: ...
 
 
 class Machine(MemoryHypervisor):
@@ -79,9 +83,25 @@ class Machine(MemoryHypervisor):
         self.hangs = False  # libvirtd takes requests, and does not answer
         self.waiting: list[Callable[[], object]] = []  # what it will do when it works again
         self._plugged: dict[str, set[str]] = {}
+        self.disks = Files(lambda vm_id: fleet.writings.removes(self, vm_id))
+        self.gated = False  # its libvirtd asks before any CPU starts
+        self.lock_manager: LockManager | None = None  # who answers, if anybody does
+        self.at_gate: set[str] = set()  # guests that stand still for their switch
+        self.finishing: set[str] = set()  # guests that have arrived, and libvirt asks for them
+
+    @property
+    def standbys(self) -> Kept:
+        fleet = self._fleet
+        return Kept(self, fleet.clock, fleet.speed.bytes_per_second, self._peer)
+
+    def adopted(self, vm_id: str) -> None:
+        self._fleet.journal.say(self.name, f"the standby of {short(vm_id)} becomes a guest")
+        self._fleet.adopted(self, vm_id)
 
     def changed(self, vm_id: str) -> None:
         super().changed(vm_id)
+        if (seen := self.vms.get(vm_id)) is None or seen.state is not VmState.PAUSED:
+            self.at_gate.discard(vm_id)
         self._wire(vm_id)
         vm = self.vms.get(vm_id)
         state = "gone" if vm is None else vm.state.value + (", arrived" if vm.arrived else "")
@@ -122,14 +142,78 @@ class Machine(MemoryHypervisor):
             for act in waiting:
                 act()
 
-    def do_late(self, name: str, args: tuple[object, ...]) -> None:
+    def do_late(self, name: str, vm_id: str, act: Awaitable[object]) -> None:
         """A request whose caller has given up."""
-        self._fleet.journal.say(self.name, f"does late: {name} {short(str(args[0]))}")
-        self._fleet.kernel.spawn(self._quietly(getattr(self, name)(*args)))
+        self._fleet.journal.say(self.name, f"does late: {name} {short(vm_id)}")
+        self._fleet.kernel.spawn(self._quietly(act))
 
     async def _quietly(self, act: Awaitable[object]) -> None:
         with suppress(Refusal):
             await act
+
+    # ---- the gate ----
+
+    async def asks(self, vm_id: str) -> str:
+        """Whether its CPUs may start, or what has become of them. "": go on."""
+        if self.lock_manager is None:
+            return "unable to connect to the lock manager"
+        return await self.lock_manager.asked(vm_id)
+
+    def keeps_off(self, vm_id: str) -> bool:
+        """By hand it does not start here, as things are."""
+        if vm_id in self.taking:
+            return True
+        return self.gated and (self.lock_manager is None or self.lock_manager.minds(vm_id))
+
+    def tell_stopped(self, vm_id: str) -> None:
+        if self.lock_manager is not None:
+            self.lock_manager.stopped(vm_id)
+
+    def kill_lock_manager(self) -> None:
+        if self.lock_manager is not None:
+            self.lock_manager.die()
+
+    def started(self, vm_id: str) -> None:
+        """By libvirt itself, at the end of a copy."""
+        self.vms[vm_id].state, self.vms[vm_id].arrived = VmState.RUNNING, False
+        self.changed(vm_id)
+        self._fleet.started(self, vm_id)
+
+    async def look(self, vm_id: str) -> Seen:
+        self._ask()
+        vm = self.vms.get(vm_id)
+        if vm is None or not vm.active:
+            return Seen.GONE
+        if vm.state is VmState.RUNNING:
+            return Seen.RUNS
+        coming = vm.state is VmState.INCOMING and not vm.arrived
+        return Seen.ARRIVING if coming or vm_id in self.finishing else Seen.LEFT_PAUSED
+
+    async def end(self, vm_id: str) -> None:
+        self._ask()
+        if vm_id in self.vms:
+            self.drop(vm_id)
+
+    async def keep_disks(self, vm_id: str) -> None:
+        self.disks.keep(vm_id)
+
+    async def clear_disks(self, vm_id: str) -> None:
+        self.disks.clear(vm_id)
+
+    async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:
+        port = await super().take(vm_id, disks)
+        self._fleet.journal.say(self.name, f"takes the disks of {short(vm_id)}")
+        return port
+
+    async def settle(self, vm_id: str) -> None:
+        if vm_id in self.taking:
+            self._fleet.journal.say(self.name, f"has the disks of {short(vm_id)}")
+        await super().settle(vm_id)
+
+    async def power_on(self, vm_id: str) -> None:
+        if self.gated and (why := await self.asks(vm_id)):
+            raise refused(why)
+        await super().power_on(vm_id)
 
     @property
     def copying(self) -> frozenset[str]:
@@ -151,7 +235,8 @@ class Machine(MemoryHypervisor):
         if not isinstance(there, Machine) or there is self or not there.reachable:
             raise refused(f"unable to connect to {destination_uri!r}")
         fate, self.next_fate = self.next_fate, Fate.GOOD
-        copy = Copy(self._fleet, vm, self, there, fate, terms)
+        kind = GatedCopy if self.gated and terms.gated else Copy
+        copy = kind(self._fleet, vm, self, there, fate, terms)
         self._copies[vm_id] = copy
         self._fleet.journal.say(self.name, f"copies {short(vm_id)} to {there.name}: {fate.value}")
         going = self._fleet.kernel.spawn(self._carry(copy, vm_id, devices, progress))
@@ -180,74 +265,11 @@ class Machine(MemoryHypervisor):
             copy.ended.set()
 
 
-class Copy(MemoryCopy):
-    """A copy that comes to the end that fate has for it."""
+class Kept(MemoryStandbys):
+    """The standbys of one machine."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        vm: MemoryVm,
-        source: Machine,
-        destination: Machine,
-        fate: Fate,
-        terms: CopyTerms,
-    ) -> None:
-        super().__init__(fleet.clock, fleet.speed, vm, source, destination, terms)
-        self._chance = fleet.chance
-        self._fate = fate
-        self._killed_at = fleet.chance.random()
-        if fate is Fate.BROKEN:
-            self._fault = ("migration failed: broken pipe", fleet.chance.random())
-
-    async def run(self, devices: Mapping[str, str], progress: Callable[[Progress], None]) -> Copied:
-        destination, source, vm_id = self._destination, self._source, self._vm.vm.vm_id
-        there = destination.vms.get(vm_id)
-        if there and there.active:
-            raise refused("the domain is already active at the destination")
-        arriving = self._vm.at_destination(devices)
-        destination.vms[vm_id] = arriving
-        destination.changed(vm_id)
-        try:
-            copied = await self._transfer(arriving, progress)
-            arriving.arrived = True
-            destination.changed(vm_id)
-            await self._handshake(arriving)
-        except BaseException:
-            self._undo(arriving)
-            raise
-        source.drop(vm_id)
-        if self._fate is Fate.NOBODY and destination.vms.get(vm_id) is arriving:
-            await self._clock.sleep(self._chance.uniform(0, 0.05))
-            if arriving.state is VmState.INCOMING and destination.vms.get(vm_id) is arriving:
-                destination.drop(vm_id)
-        if self._fate is Fate.UNHEARD:
-            raise TimeoutError("no answer from libvirtd")
-        return copied
-
-    async def _handshake(self, arriving: MemoryVm) -> None:
-        """Both QEMUs have everything and neither runs; the source goes when it hears so."""
-        await self._clock.sleep(self._chance.uniform(0, 0.01))
-        if self._fate is Fate.FINISH_LOST and self._vm.active:
-            self._vm.state = VmState.RUNNING
-            self._source.changed(self._vm.vm.vm_id)
-            raise TimeoutError("no answer to Finish")
-        self._check(arriving)
-
-    def _check(self, arriving: MemoryVm) -> None:
-        vm_id = self._vm.vm.vm_id
-        at_the_gate = self._vm.state is VmState.PAUSED
-        killed = (self._fate is Fate.KILLED_AT_THE_GATE and at_the_gate) or (
-            self._fate is Fate.KILLED_WHILE_COPYING and self._share >= self._killed_at
-        )
-        if killed and self._destination.vms.get(vm_id) is arriving:
-            self._destination.drop(vm_id)
-        super()._check(arriving)
-
-    def _undo(self, arriving: MemoryVm) -> None:
-        if self._fate is not Fate.FINISH_LOST or not arriving.arrived:
-            super()._undo(arriving)
-
-
-def short(vm_id: str) -> str:
-    """The end of a vm_id, which is what they differ in."""
-    return f"vm{int(vm_id[-4:])}"
+    async def adopt(self, vm_id: str, definition: bytes, disks: Sequence[Disk]) -> None:
+        is_new = vm_id not in self.host.vms
+        await super().adopt(vm_id, definition, disks)
+        if is_new and isinstance(self.host, Machine):
+            self.host.adopted(vm_id)

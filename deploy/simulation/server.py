@@ -45,6 +45,11 @@ class Context:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._call.metadata
 
+    def time_remaining(self) -> float | None:
+        """Seconds; None: the caller waits for as long as it takes."""
+        deadline = self._call.deadline
+        return None if deadline is None else max(0.0, deadline - self._call.network.kernel.now())
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailers: Any = ()) -> NoReturn:
         self.status = Status(code, details, tuple(trailers or ()))
         raise _Aborted

@@ -3,64 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-from collections.abc import Callable, Coroutine, MutableMapping
-from dataclasses import dataclass
-from logging import CRITICAL, INFO
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-import structlog
-
-from common.model.operation import Operation
 from common.model.server import Group
 from deploy.simulation.agreement import Agreement
+from deploy.simulation.failover import Failover
 from deploy.simulation.faults import Faults
 from deploy.simulation.journal import Journal
-from deploy.simulation.loop import Stuck, VirtualLoop, current, run, take_down
+from deploy.simulation.loop import VirtualLoop
 from deploy.simulation.people import TENANT, Operator, Person
+from deploy.simulation.telling import Told, told
 from deploy.simulation.watcher import Watcher
 from deploy.simulation.world import Host, World
 
 HOSTS, VMS = 3, 5
 TROUBLE_S = 40.0
+GATED = ((0, 1), (0, 1, 2))  # hosts, by turns: one has no gate, or all have
 PEACE_S = 120.0  # within which everybody must agree again
 FAULTS = (20, 28)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What became of one seed."""
-
-    seed: int
-    violations: tuple[str, ...]
-    digest: str
-    faults: int
-    moves: dict[str, int]
-    seconds: float  # of virtual time
-    lines: tuple[str, ...]
-
-
 class Story:
+    gated: tuple[int, ...] = ()
+
     def __init__(self, seed: int, loop: VirtualLoop, journal: Journal) -> None:
         self.world = World(seed, loop, journal)
         self.chance = random.Random(f"{seed}/story")
-        self.operator = Operator(self.world, random.Random(f"{seed}/operator"))
+        self.operator = Operator(self.world, random.Random(f"{seed}/operator"), self.world.center)
         self.person = Person(self.world, random.Random(f"{seed}/person"))
-        self.watcher = Watcher(self.world)
+        self.failover = Failover(self.world, self.operator, self.person)
+        self.watcher = Watcher(self.world, self.world.center)
         self.faults = Faults(self.world, random.Random(f"{seed}/faults"))
         self._fate = random.Random(f"{seed}/fate")
 
     async def tell(self) -> None:
         world = self.world
-        world.boot_center()
-        for _ in range(HOSTS):
-            world.boot_agent(world.add_host())
+        world.center.boot()
+        for number in range(HOSTS):
+            gated = number in self.gated
+            world.boot_agent(world.add_host(world.center, gated=gated))
         self.watcher.process.spawn(self.watcher.run())
         await self.operator.process.spawn(self.operator.declare())
         hosts = list(world.hosts.values())
         for number in range(1, VMS + 1):
             self.person.create(number, self.chance.choice(hosts))
+        world.write()
         await asyncio.sleep(3.0)
         await asyncio.gather(self._trouble(), self._work())
         self.faults.heal()
@@ -99,7 +88,11 @@ class Story:
             (2, lambda: self._spawn(self.operator.assign(5))),
             (2, lambda: self._spawn(self.operator.where(number))),
             (2, lambda: self._spawn(self.operator.history(number))),
-            (1, self.world.stop_center),
+            (8, lambda: self._spawn(self.failover.keep(self.chance.choice((2, 4)), host))),
+            (1, lambda: self._spawn(self.failover.end(self.chance.choice((2, 4))))),
+            (2, lambda: self._spawn(self.failover.promote(self.chance.choice((2, 4))))),
+            (3, lambda: self._spawn(self.failover.lose())),
+            (1, self.world.center.stop),
             (2, lambda: self.world.stop_agent(host)),
         )
         weights = [weight for weight, _ in deeds]
@@ -142,7 +135,7 @@ class Story:
 
     def _promises(self) -> None:
         """What was acknowledged is there; what was to be told was told."""
-        world, records = self.world, self.world.laws.records
+        world, records = self.world, self.world.center.laws.records
         for operation_id in self.operator.promised:
             if f"op/{operation_id}" not in records:
                 world.journal.violated("I2", "a move that was acknowledged is not known any more")
@@ -155,54 +148,16 @@ class Story:
 
 def tell(seed: int, *, keep: bool = False) -> Told:
     """Run one seed. `keep`: with what the daemons log."""
-    loop = VirtualLoop(lambda text: journal.violated("defect", text))
-    journal = Journal(loop)
-    logging_as_it_was = structlog.get_config()
-    _listen(journal if keep else None)
-    gc.collect()
-    gc.disable()  # its moments depend on the machine's memory, and it closes generators
-    story = Story(seed, loop, journal)
-    try:
-        run(loop, story.world.kernel, story.tell())
-    except Stuck as error:
-        journal.violated("I6", str(error))
-    finally:
-        told = _told(seed, story, journal, keep)
-        take_down(loop, story.world.processes)
-        gc.enable()
-        structlog.configure(**logging_as_it_was)
-    return told
+    return told(seed, Story, keep=keep)
 
 
-def _told(seed: int, story: Story, journal: Journal, keep: bool) -> Told:
-    moves: dict[str, int] = {}
-    for record in story.world.laws.records.values():
-        if isinstance(record, Operation):
-            moves[record.phase.value] = moves.get(record.phase.value, 0) + 1
-    return Told(
-        seed=seed,
-        violations=tuple(journal.violations),
-        digest=journal.digest(),
-        faults=story.faults.count,
-        moves=moves,
-        seconds=story.world.loop.time(),
-        lines=tuple(journal.story if keep else journal.lines),
-    )
+class GatedStory(Story):
+    """Most hosts' agents are their libvirtds' lock managers."""
+
+    def __init__(self, seed: int, loop: VirtualLoop, journal: Journal) -> None:
+        super().__init__(seed, loop, journal)
+        self.gated = GATED[seed % len(GATED)]
 
 
-def _listen(journal: Journal | None) -> None:
-    """The daemons' own words, or silence: they say a lot."""
-
-    def write(_: Any, level: str, event: MutableMapping[str, Any]) -> str:
-        if journal is not None:
-            fields = {k: v for k, v in event.items() if k != "event" and v is not None}
-            said = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
-            journal.quote(current().name, f"{level}: {event['event']} {said}".rstrip())
-        raise structlog.DropEvent
-
-    structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, write],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            INFO if journal is not None else CRITICAL
-        ),
-    )
+def tell_gated(seed: int, *, keep: bool = False) -> Told:
+    return told(seed, GatedStory, keep=keep)

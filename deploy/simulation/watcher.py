@@ -9,7 +9,8 @@ import grpc
 from common import rpc
 from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2, directory_pb2_grpc
-from deploy.simulation.machines import short
+from deploy.simulation.center import Center
+from deploy.simulation.journal import short
 from deploy.simulation.world import World
 from vcenter.core.keys import VM
 from vcenter.core.keys import vm as key_of
@@ -20,10 +21,11 @@ IDENTITY = rpc.identity("operator/nve")  # who may watch everything
 class Watcher:
     """Resumes from its last bookmark after every cut, for as long as the world lasts."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, center: Center) -> None:
         self._world = world
+        self._laws = center.laws
         self.process = world.process("watcher")
-        self._stub = directory_pb2_grpc.DirectoryStub(world.channel("watcher"))
+        self._stub = directory_pb2_grpc.DirectoryStub(world.channel("watcher", center))
         self.bookmark = 0
         self.began = 0  # the revision of the snapshot that it goes on from
         self._last = 0
@@ -70,7 +72,7 @@ class Watcher:
 
     def _compare(self, event: directory_pb2.WatchEvent) -> None:
         key = key_of(event.vm.vm.vm_id)
-        wrote = self._world.laws.log.get((event.revision, key))
+        wrote = self._laws.log.get((event.revision, key))
         where = wrote.location.server_id if isinstance(wrote, VmRecord) else ""
         if where != event.vm.location.server_id:
             text = f"{short(event.vm.vm.vm_id)} at {event.revision} was on {where or 'none'}"
@@ -82,7 +84,7 @@ class Watcher:
             return ["the watcher was never served"]
         return [
             f"the watcher never heard of {short(key[len(VM) :])} at {revision}"
-            for revision, key in self._world.laws.log
+            for revision, key in self._laws.log
             if self.began < revision <= self.bookmark
             and (revision, key[len(VM) :]) not in self._seen
         ]

@@ -1,4 +1,4 @@
-"""Everything that a seed runs: one vCenter, its disk, hosts with their agents, and people.
+"""Everything that a seed runs: vCenters with their disks, and hosts with their agents.
 
 The daemons are the real ones, composed as they compose themselves. What stands here in the place of
 sockets, disks, libvirt and netlink is handed to them.
@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import grpc.aio
 
-from common.errors import Refusal
-from common.pb.vsignal.v1 import directory_pb2, inventory_pb2, operations_pb2, session_pb2
-from common.pb.vsignal.v1 import signaling_pb2 as signaling
 from deploy.simulation.adaptors import HypervisorWay, NetworkWay, StateOnDisk
+from deploy.simulation.center import Center, Site
 from deploy.simulation.channel import Channel
-from deploy.simulation.clock import VirtualClock
-from deploy.simulation.disk import Disk
+from deploy.simulation.gated import GatedWay, Notes
+from deploy.simulation.ground import Ground
 from deploy.simulation.journal import Journal
-from deploy.simulation.laws import Laws
 from deploy.simulation.loop import Process, VirtualLoop
 from deploy.simulation.machines import Fleet, Machine
-from deploy.simulation.network import Network
-from deploy.simulation.server import Server, Servers
-from vcenter.app import VCenter
-from vcenter.config import Config
 from vserver.app import Agent, Parts
 from vserver.config import AgentConfig
 from vserver.hypervisor.port import Hypervisor
@@ -38,16 +30,7 @@ from vserver.network.fabric import Fabric
 from vserver.network.memory import MemoryNetwork
 from vserver.network.port import Network as NetworkPort
 
-CENTER = "unix:/vcenter"  # so that who calls is believed without certificates
-LEASE_S = 10.0
-RESTART_S = (0.2, 2.0)  # systemd's RestartSec, and what a start takes
-
-_REPLIES = {
-    f"/{service.full_name}/{method.name}": method.output_type
-    for module in (signaling, session_pb2, directory_pb2, operations_pb2, inventory_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
+WRITES_EVERY_S = 0.25
 
 
 @dataclass
@@ -56,122 +39,80 @@ class Host:
 
     name: str
     number: int
+    center: Center
     machine: Machine
     network: MemoryNetwork
     state: StateOnDisk
+    notes: Notes
     process: Process | None = None
     agent: Agent | None = None
     hypervisor: HypervisorWay | None = None
     wires: NetworkWay | None = None
     stopping: asyncio.Event | None = None
+    plugged: bool = True  # otherwise there will be no power for it
 
     @property
     def vtep(self) -> str:
         return f"192.0.2.{self.number}"
 
 
-class World:
-    def __init__(self, seed: int, loop: VirtualLoop, journal: Journal) -> None:
-        self.loop = loop
-        self.journal = journal
-        self.chance = random.Random(f"{seed}/world")
-        self.processes: list[Process] = []
-        self.kernel = self.process("kernel")
-        self._clocks: list[VirtualClock] = []
-        self._offset = 0.0  # of the wall clocks
-        self.clock = self._new_clock()
-        self.laws = Laws(journal, loop.time)
-        self.network = Network(self.kernel, random.Random(f"{seed}/network"), journal)
-        self.servers = Servers()
-        self.disk = self.laws.disk = Disk(random.Random(f"{seed}/disk"), self.laws.written)
+class World(Ground):
+    """`sites`: its vCenters; alone, unless more are given."""
+
+    def __init__(
+        self, seed: int, loop: VirtualLoop, journal: Journal, sites: Iterable[Site] = (Site(),)
+    ) -> None:
+        super().__init__(seed, loop, journal)
+        self.centers = {
+            site.domain: Center(self, site, random.Random(_seed_of_disk(seed, site)))
+            for site in sites
+        }
         machines = random.Random(f"{seed}/machines")
-        self.fleet = Fleet(self.kernel, self.clock, machines, journal, self.laws.guest)
+        truth = self.truth
+        self.fleet = Fleet(
+            self.kernel,
+            self.clock,
+            machines,
+            journal,
+            truth.guest,
+            self._adopted,
+            self._started,
+            truth.writings,
+        )
         self.fabric = Fabric(self.clock, plugs_itself=False)
         self.hosts: dict[str, Host] = {}
-        self.center: Process | None = None
-        self.vcenter: VCenter | None = None
-        self._center_stopping: asyncio.Event | None = None
-        self.ids = random.Random(f"{seed}/ids")
 
-    def process(self, name: str) -> Process:
-        made = Process(self.loop, name)
-        self.processes.append(made)
-        return made
+    @property
+    def center(self) -> Center:
+        """The first one; the only one, where there is one."""
+        return next(iter(self.centers.values()))
 
-    def _new_clock(self) -> VirtualClock:
-        clock = VirtualClock(self.loop)
-        clock.offset = self._offset
-        self._clocks.append(clock)
-        return clock
+    def _adopted(self, machine: Machine, vm_id: str) -> None:
+        heard = self.hosts[machine.name].center.laws.promoted(machine.name, vm_id)
+        self.truth.writings.adopted(machine, vm_id, heard)
 
-    def set_clocks(self, jump: float) -> None:
-        """Every wall clock is set at once."""
-        self._offset += jump
-        for clock in self._clocks:
-            clock.offset = self._offset
+    def _started(self, machine: Machine, vm_id: str) -> None:
+        self.hosts[machine.name].center.laws.started(machine.name, vm_id)
 
-    def defect(self, text: str) -> None:
-        """Something that no fault excuses."""
-        self.journal.violated("defect", text)
-
-    # ---- the vCenter ----
-
-    def boot_center(self) -> None:
-        process = self.center = self.process("vcenter")
-        clock = self._new_clock()
-        config = Config(
-            listen_plaintext=(CENTER,), store="memory", lease_seconds=LEASE_S, drain_seconds=0.5
-        )
-        vcenter = VCenter(
-            config,
-            self.disk,
-            clock,
-            new_id=self.new_id,
-            make_server=lambda: self._server(process),
-        )
-        self.vcenter = vcenter
-        stopping = self._center_stopping = asyncio.Event()
-        process.mourners.append(lambda: self._center_died(process))
-        self.journal.say("vcenter", "starts")
-        self._owned(process, self._serve(vcenter, stopping), self.boot_center)
-
-    def _server(self, process: Process) -> grpc.aio.Server:
-        made = Server(process, self.servers, self._said, self.defect)
-        return cast(grpc.aio.Server, made)
-
-    def _said(self, method: str, message: bytes) -> None:
-        kind = _REPLIES.get(method)
-        if kind is not None:
-            self.laws.said(method, kind._concrete_class.FromString(message))
-
-    async def _serve(self, vcenter: VCenter, stopping: asyncio.Event) -> None:
-        async with vcenter.running():
-            await stopping.wait()
-
-    def _center_died(self, process: Process) -> None:
-        lost = self.disk.lose_power()
-        self.journal.say("vcenter", f"killed; {lost} unsynchronized writes lost")
-
-    def stop_center(self) -> None:
-        """SIGTERM; systemd starts it again."""
-        if self._center_stopping is not None:
-            self.journal.say("vcenter", "is asked to stop")
-            self._center_stopping.set()
-
-    def new_id(self) -> str:
-        return str(uuid.UUID(int=self.ids.getrandbits(128), version=4))
+    def write(self) -> None:
+        """All guests that run do, from now on."""
+        self.truth.writings.go_on()
+        self.kernel.after(WRITES_EVERY_S, self.write)
 
     # ---- hosts and their agents ----
 
-    def add_host(self) -> Host:
+    def add_host(self, center: Center, name: str = "", *, gated: bool = False) -> Host:
+        """Names are one host's each, in all domains."""
         number = len(self.hosts) + 1
-        name, vtep = f"host-{number}", f"192.0.2.{number}"
+        name, vtep = name or f"host-{number}", f"192.0.2.{number}"
         wires = self.fabric.host(vtep)
         machine = self.fleet.machine(name, wires)
         state = StateOnDisk(random.Random(self.chance.random()))
-        host = Host(name, number, machine, MemoryNetwork(wires), state)
+        machine.gated = gated
+        notes = Notes(random.Random(self.chance.random()))
+        host = Host(name, number, center, machine, MemoryNetwork(wires), state, notes)
         self.hosts[name] = host
-        self.laws.machines[name] = machine
+        self.truth.machines[name] = machine
         return host
 
     def boot_agent(self, host: Host) -> None:
@@ -179,11 +120,15 @@ class World:
         if not host.machine.powered or (host.process is not None and host.process.alive):
             return
         process = host.process = self.process(host.name)
-        clock = self._new_clock()
+        clock, center = self.new_clock(), host.center
         chance = random.Random(self.chance.random())
-        host.hypervisor = HypervisorWay(host.machine, chance)
-        host.wires = NetworkWay(host.network, chance, lambda p: self.laws.opened(host.name, p))
-        link = GrpcLink(CENTER, host.name, lambda _: self.channel(host.name))
+        host.hypervisor = (
+            GatedWay(host.machine, chance, process, clock, host.notes)
+            if host.machine.gated
+            else HypervisorWay(host.machine, chance)
+        )
+        host.wires = NetworkWay(host.network, chance, lambda p: center.laws.opened(host.name, p))
+        link = GrpcLink(center.address, host.name, lambda _: self.channel(host.name, center))
         parts = Parts(
             clock,
             [link],
@@ -197,7 +142,31 @@ class World:
         host.stopping = asyncio.Event()
         process.mourners.append(lambda: self.journal.say(host.name, "agent killed"))
         self.journal.say(host.name, "agent starts")
-        self._owned(process, host.agent.run(host.stopping), lambda: self.boot_agent(host))
+        self.owned(process, host.agent.run(host.stopping), lambda: self.boot_agent(host))
+
+    def power_cut(self, host: Host) -> None:
+        """Everything on it ends at once."""
+        host.machine.crash()
+        host.notes.kept.clear()  # they are of this boot only
+        if host.process is not None:
+            host.process.kill()
+        self.network.cut(host.name, host.center.address)
+
+    def power_on(self, host: Host) -> None:
+        """Unless it has power, or the plug is out."""
+        if host.plugged and not host.machine.powered:
+            self.journal.say(host.name, "has power again")
+            host.machine.boot()
+            self.boot_agent(host)
+
+    def unplug(self, host: Host) -> None:
+        host.plugged = False
+        if host.machine.powered:
+            self.power_cut(host)
+
+    def plug(self, host: Host) -> None:
+        host.plugged = True
+        self.power_on(host)
 
     def stop_agent(self, host: Host) -> None:
         """SIGTERM; systemd starts it again."""
@@ -210,43 +179,22 @@ class World:
             "server_id": host.name,
             "management_address": host.vtep,
             "vtep_address": host.vtep,
-            "vcenter": (CENTER,),
+            "vcenter": (host.center.address,),
             "plaintext": True,
             "state_dir": "/nowhere",
             "migration_uri": host.machine.migration_uri,
         }
         return AgentConfig.model_validate(said, strict=False)
 
-    def channel(self, name: str) -> grpc.aio.Channel:
-        """From a machine to the vCenter."""
+    def channel(self, name: str, center: Center) -> grpc.aio.Channel:
+        """From a machine to a vCenter."""
 
         def ear(method: str, message: bytes) -> None:
-            self.laws.heard(name, method, message)
+            center.laws.heard(name, method, message)
 
-        return cast(grpc.aio.Channel, Channel(self.network, self.servers, (name, CENTER), ear))
-
-    # ---- processes end, and systemd starts them again ----
-
-    def _owned(self, process: Process, main: Any, again: Callable[[], None]) -> None:
-        task = process.spawn(main)
-        task.add_done_callback(lambda t: self._ended(process, t))
-        process.mourners.append(lambda: self._restart_later(process, again))
-        process.keep(task)
-
-    def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
-        """A daemon that ends by itself has failed, or was asked to."""
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not _is_expected(error):
-            self.defect(f"{process.name} failed: {error!r}")
-        self.journal.say(process.name, "process ended" + (f": {error}" if error else ""))
-        process.kill()
-
-    def _restart_later(self, process: Process, again: Callable[[], None]) -> None:
-        self.kernel.after(self.chance.uniform(*RESTART_S), again)
+        ends = (name, center.address)
+        return cast(grpc.aio.Channel, Channel(self.network, self.servers, ends, ear))
 
 
-def _is_expected(error: BaseException) -> bool:
-    """Daemons end when what they are handed cannot be opened; they are started again."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_expected(e) for e in error.exceptions)
-    return isinstance(error, Refusal | TimeoutError | OSError)
+def _seed_of_disk(seed: int, site: Site) -> str:
+    return f"{seed}/disk" if not site.domains else f"{seed}/disk/{site.domain}"

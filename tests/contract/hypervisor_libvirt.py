@@ -100,7 +100,8 @@ class LibvirtBench:
 
 def _adaptor(host: Host) -> LibvirtHypervisor:
     storage = Storage([Path("/var/lib/libvirt/images")], host.work / "made-disks")
-    return LibvirtHypervisor(host.libvirt_uri, SystemClock(), storage=storage)
+    asked = host.work / "copies"
+    return LibvirtHypervisor(host.libvirt_uri, SystemClock(), asked, storage=storage)
 
 
 @asynccontextmanager

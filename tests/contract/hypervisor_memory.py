@@ -36,7 +36,14 @@ class MemoryBench:
     async def has_disk(self, machine: Machine, *, there: bool = False) -> bool | None:
         host = self.destination if there else self.source
         file = host.disks.files.get(machine.disk)
-        return None if file is None else file.content == "written"
+        return None if file is None else file.content.startswith("written")
+
+    async def guest_writes(self, machine: Machine) -> None:
+        self.source.write(machine.vm_id, machine.disk, "written, marked")
+
+    async def has_written(self, machine: Machine, *, there: bool = False) -> bool:
+        host = self.destination if there else self.source
+        return host.disks.files[machine.disk].content.endswith("marked")
 
     async def by_hand(self, action: str, vm_id: str, *, there: bool = False) -> None:
         host = self.destination if there else self.source

@@ -89,6 +89,18 @@ class QemuBench:
     def _image(self, machine: Machine, there: bool) -> Path:
         return Homes(self.roots[there]).of(machine.vm_id).file(machine.disk)
 
+    async def guest_writes(self, machine: Machine) -> None:
+        """Through the disk's device, as a guest does: it is over when this returns."""
+        home = Homes(self.roots[0]).of(machine.vm_id)
+        device = "/machine/peripheral/blk0/virtio-backend"
+        words = f'qemu-io -d {device} "{disk_images.MARK}"'
+        async with at_hand(home.file("hand"), machine.vm_id) as monitor:
+            said = await monitor.execute("human-monitor-command", command_line=words)
+        assert not str(said).strip(), said
+
+    async def has_written(self, machine: Machine, *, there: bool = False) -> bool:
+        return disk_images.has_mark(self._image(machine, there))
+
     async def by_hand(self, action: str, vm_id: str, *, there: bool = False) -> None:
         hand = self.hand(there=there)
         match action:
@@ -156,6 +168,13 @@ class QemuBench:
     def snapshots(self, file: Path) -> str:
         return shell.run(["qemu-img", "snapshot", "-l", str(file)])
 
+    async def drop_standbys(self) -> None:
+        for host in (self.source, self.destination):
+            assert host.standbys is not None
+            for vm_id in await host.standbys.kept():
+                await host.standbys.unmirror(vm_id)
+                await host.standbys.drop(vm_id)
+
     async def clean(self) -> None:
         for root in self.roots:
             for home in Homes(root).all():
@@ -190,6 +209,7 @@ async def qemu_bench(
         try:
             yield bench
         finally:
+            await bench.drop_standbys()
             await bench.source.close()
             await bench.destination.close()
             await bench.clean()

@@ -42,6 +42,10 @@ class Rig(Protocol):
         """A tap appears on a VNI's bridge, made by somebody else."""
         ...
 
+    def answer(self, host: str, device: str, mac: str, ip: str) -> None:
+        """The guest behind this tap has these addresses, and answers for them from now on."""
+        ...
+
     async def send(self, host: str, device: str, frames: Sequence[Frame]) -> list[Heard]: ...
 
     async def flood(self, host: str, device: str, frame: Frame, seconds: float) -> tuple[int, int]:
@@ -74,7 +78,12 @@ class ManualClock:
 class MemoryRig:
     def __init__(self) -> None:
         self._clock = ManualClock()
-        self._fabric = Fabric(self._clock, plugs_itself=False)
+        self._answering: Heard = set()
+        self._fabric = Fabric(
+            self._clock,
+            plugs_itself=False,
+            awake=lambda host, device: (host, device) in self._answering,
+        )
 
     def network(self, host: str) -> Network:
         return MemoryNetwork(self._fabric.host(host))
@@ -84,6 +93,10 @@ class MemoryRig:
 
     def plug_into(self, host: str, device: str, vni: int) -> None:
         self._fabric.host(host).plug(device, vni)
+
+    def answer(self, host: str, device: str, mac: str, ip: str) -> None:
+        """Whatever its addresses are."""
+        self._answering.add((host, device))
 
     async def send(self, host: str, device: str, frames: Sequence[Frame]) -> list[Heard]:
         return [set(self._fabric.send(host, device, frame)) for frame in frames]
@@ -152,6 +165,19 @@ class LinuxRig:
         shell.ip_batch(commands, netns=self._space(host))
         shell.ip_batch([f"link set {guest} up arp off"], netns=self._guests)
         self._sockets[host, device] = netns.call_in(self._guests, lambda: _listener(guest))
+
+    def answer(self, host: str, device: str, mac: str, ip: str) -> None:
+        """By its own kernel."""
+        guest = f"h{HOSTS.index(host)}{device}"
+        shell.ip_batch([f"link set {guest} address {mac} arp on"], netns=self._guests)
+        if ":" in ip:  # asks nobody whether the address is its own
+            settings = [f"net.ipv6.conf.{guest}.{key}=0" for key in ("accept_dad", "disable_ipv6")]
+            shell.run(["sysctl", "-qw", *settings], netns=self._guests)
+        shell.ip_batch([f"addr add {ip} dev {guest}"], netns=self._guests)
+
+    def hear(self, host: str, device: str) -> list[bytes]:
+        """What has come out of this tap since the last time that anybody listened there."""
+        return _drain(self._sockets[host, device])
 
     def plug_into(self, host: str, device: str, vni: int) -> None:
         """The tap is on the bridge before it is up, as libvirt does it."""

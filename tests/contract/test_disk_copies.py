@@ -13,7 +13,7 @@ from common.model.operation import Progress
 from common.model.vm import VmState
 from common.wake import first_of
 from tests.contract.hypervisor_bench import DISK_BYTES, PATIENCE, Bench, Machine, until
-from tests.contract.test_hypervisor import bench, kept, labs, runs_here_only, started, state
+from tests.contract.hypervisor_kinds import bench, kept, labs, runs_here_only, started, state
 from vserver.hypervisor.port import Copied, CopyTerms
 
 __all__ = ["bench", "kept", "labs"]  # fixtures

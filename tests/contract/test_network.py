@@ -1,8 +1,6 @@
-"""What every `Network` must do, seen from the wire: frames are sent, and heard or not."""
+"""What every `Network` must do with ports, seen from the wire."""
 
 import asyncio
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -17,7 +15,6 @@ from common.model.profile import (
     IPV6,
     TCP,
     Acl,
-    AclRule,
     Action,
     Capability,
     Direction,
@@ -25,10 +22,25 @@ from common.model.profile import (
     Profile,
     Rate,
 )
-from common.model.wanted import Forward, WantedNetwork
 from tests.contract import network_random
+from tests.contract.network_bench import (
+    FREE,
+    PING,
+    VNI,
+    arp,
+    deny,
+    from_peer,
+    from_vm,
+    pair,
+    peer_port,
+    permit,
+    port,
+    rig,
+    tcp,
+    to_vm,
+)
 from tests.contract.network_random import OTHER, PEER, VM
-from tests.contract.network_rigs import A, B, C, LinuxRig, MemoryRig, Rig, why_no_linux_rig
+from tests.contract.network_rigs import A, Rig
 from vserver.network.frame import (
     BROADCAST,
     FRAGMENT,
@@ -39,84 +51,9 @@ from vserver.network.frame import (
     Frame,
     link_local,
 )
-from vserver.network.linux import LinuxNetwork
 from vserver.network.policy import verdict
-from vserver.network.port import Port
 
-VNI = 100
-STANDARD = Profile()
-FREE = Profile(anti_spoofing=False)
-
-
-def linux_rig() -> LinuxRig:
-    """Real hosts; or a skip that says why not, which CI must not take for success."""
-    reason = why_no_linux_rig()
-    if reason and os.environ.get("CI"):
-        pytest.fail(f"no real data plane in CI: {reason}")
-    if reason:
-        pytest.skip(reason)
-    return LinuxRig()
-
-
-@pytest.fixture(params=["memory", "linux"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    made: Rig = MemoryRig() if request.param == "memory" else linux_rig()
-    yield made
-    made.close()
-
-
-def port(profile: Profile = STANDARD, *, is_open: bool = True, vni: int = VNI) -> Port:
-    """The port under test."""
-    return Port("vnet1", VM, ("10.1.0.1", "2001:db8::1"), vni, profile, is_open)
-
-
-def peer_port(vni: int = VNI) -> Port:
-    """Hears and says everything."""
-    return Port("vnet2", PEER, (), vni, FREE, is_open=True)
-
-
-def tcp(number: int, **fields: object) -> Frame:
-    frame = Frame(VM, PEER, IPV4, "10.1.0.1", "10.1.0.2", TCP, 1024, number)
-    return replace(frame, **fields)  # type: ignore[arg-type]
-
-
-def to_vm(frame: Frame) -> Frame:
-    """The same from the peer."""
-    ips = {"source_ip": "10.1.0.2", "destination_ip": "10.1.0.1"} if frame.is_ip else {}
-    return replace(frame, source_mac=PEER, destination_mac=VM, **ips)
-
-
-def arp(**fields: object) -> Frame:
-    frame = Frame(VM, BROADCAST, ARP, "10.1.0.1", "10.1.0.2", sender_mac=VM)
-    return replace(frame, **fields)  # type: ignore[arg-type]
-
-
-PING = Frame(VM, PEER, IPV4, "10.1.0.1", "10.1.0.2", ICMP, icmp_type=8, icmp_code=0)
-
-
-async def pair(rig: Rig, under_test: Port) -> None:
-    """The port under test and its peer on one host."""
-    network = rig.network(A)
-    await network.open()
-    for one in (under_test, peer_port()):
-        rig.plug(A, one.device)
-        await network.apply_port(one)
-
-
-async def from_vm(rig: Rig, *frames: Frame) -> list[bool]:
-    return [(A, "vnet2") in heard for heard in await rig.send(A, "vnet1", frames)]
-
-
-async def from_peer(rig: Rig, *frames: Frame) -> list[bool]:
-    return [(A, "vnet1") in heard for heard in await rig.send(A, "vnet2", frames)]
-
-
-def deny(**fields: object) -> AclRule:
-    return AclRule(Action.DENY, **fields)  # type: ignore[arg-type]
-
-
-def permit(**fields: object) -> AclRule:
-    return AclRule(Action.PERMIT, **fields)  # type: ignore[arg-type]
+__all__ = ["rig"]  # a fixture
 
 
 async def test_an_open_port_passes_both_ways(rig: Rig) -> None:
@@ -155,6 +92,8 @@ async def test_policy_waits_for_the_tap(rig: Rig) -> None:
     await network.apply_port(peer_port())
     rig.plug_into(A, "vnet1", VNI)
     assert await from_vm(rig, tcp(80), PING) == [False, True]
+    assert not (await network.observe()).ports["vnet1"].attached, "its frames go to all"
+    await network.apply_port(port(strict))
     assert (await network.observe()).ports["vnet1"].attached
 
 
@@ -376,202 +315,3 @@ async def test_networks_are_apart(rig: Rig) -> None:
     await rig.network(A).apply_port(port(vni=200))
     assert await from_vm(rig, tcp(80), arp()) == [False, False]
     assert (await rig.network(A).observe()).ports["vnet1"].attached
-
-
-def wanted(forwards: dict[str, str], *vteps: str) -> WantedNetwork:
-    entries = tuple(Forward(mac, forwards[mac]) for mac in sorted(forwards))
-    return WantedNetwork(VNI, "blue", entries, vteps)
-
-
-async def peers_elsewhere(rig: Rig) -> None:
-    """The VM on A; one peer each on B and C with the same MAC, as before and after a move."""
-    for host, one in ((A, port()), (B, peer_port()), (C, peer_port())):
-        network = rig.network(host)
-        await network.open()
-        others = [other for other in (A, B, C) if other != host]
-        await network.apply_network(wanted({VM: A} if host != A else {PEER: B}, *others))
-        rig.plug(host, one.device)
-        await network.apply_port(one)
-
-
-async def heard_from_a(rig: Rig, *frames: Frame) -> list[set[str]]:
-    return [{host for host, _ in heard} for heard in await rig.send(A, "vnet1", frames)]
-
-
-async def test_forwards_lead_through_the_tunnel_and_follow_a_move(rig: Rig) -> None:
-    await peers_elsewhere(rig)
-    assert await heard_from_a(rig, tcp(80), arp()) == [{B}, {B, C}]
-    network = rig.network(A)
-    await network.apply_network(wanted({PEER: C}, B, C))
-    assert await heard_from_a(rig, tcp(80)) == [{C}]
-    assert (await network.observe()).networks == {VNI: wanted({PEER: C}, B, C)}
-    await network.apply_network(wanted({}, C))
-    assert await heard_from_a(rig, tcp(80), arp()) == [{C}, {C}]
-    assert (await network.observe()).networks == {VNI: wanted({}, C)}
-
-
-async def test_an_arriving_vm_draws_frames_only_once_it_is_open(rig: Rig) -> None:
-    """While it is prepared here, the VM still runs on B; a stale forward does not take it back."""
-    await peers_elsewhere(rig)
-    network = rig.network(A)
-    rig.plug(A, "vnet2")
-    await network.apply_port(replace(peer_port(), is_open=False))
-    assert await heard_from_a(rig, tcp(80)) == [{B}]
-    await network.apply_port(peer_port())
-    assert await heard_from_a(rig, tcp(80)) == [{A}]
-    await network.apply_network(wanted({PEER: B}, B, C))
-    assert await heard_from_a(rig, tcp(80)) == [{A}]
-    await network.apply_network(wanted({}, B, C))
-    assert await heard_from_a(rig, tcp(80)) == [{A}]
-
-
-async def test_a_vm_that_left_is_followed_before_its_port_is_gone(rig: Rig) -> None:
-    await peers_elsewhere(rig)
-    network = rig.network(A)
-    rig.plug(A, "vnet2")
-    await network.apply_network(wanted({}, B, C))
-    await network.apply_port(peer_port())
-    assert await heard_from_a(rig, tcp(80)) == [{A}]
-    await network.apply_network(wanted({PEER: C}, B, C))
-    assert await heard_from_a(rig, tcp(80)) == [{C}]
-    await network.remove_port("vnet2")
-    assert await heard_from_a(rig, tcp(80)) == [{C}]
-
-
-async def test_a_removed_network_is_gone(rig: Rig) -> None:
-    await peers_elsewhere(rig)
-    network = rig.network(A)
-    await network.remove_network(VNI)
-    await network.remove_network(777)
-    assert (await network.observe()).networks == {}
-    assert await heard_from_a(rig, tcp(80), arp()) == [set(), set()]
-
-
-async def test_purge_leaves_nothing(rig: Rig) -> None:
-    await peers_elsewhere(rig)
-    network = rig.network(A)
-    await network.purge()
-    observed = await network.observe()
-    assert (dict(observed.ports), dict(observed.networks)) == ({}, {})
-
-
-# What only a kernel can get into: somebody else's hands in it, and what is left there.
-
-
-@pytest.fixture
-def kernel() -> Iterator[LinuxRig]:
-    made = linux_rig()
-    yield made
-    made.close()
-
-
-@pytest.mark.parametrize("hook", ["prerouting", "postrouting"])
-async def test_linux_the_default_is_mended_by_looking(kernel: LinuxRig, hook: str) -> None:
-    await pair(kernel, port())
-    network = kernel.network(A)
-    await network.remove_port("vnet1")
-    kernel.run(A, f"nft flush chain bridge vsignal {hook}")
-    assert not (await network.observe()).ports["vnet2"].intact
-    assert (await network.observe()).ports["vnet2"].intact
-    assert await from_vm(kernel, tcp(80)) == [False]
-    assert await from_peer(kernel, to_vm(tcp(80))) == [False]
-
-
-async def test_linux_a_flushed_ruleset_is_closed_by_looking(kernel: LinuxRig) -> None:
-    await pair(kernel, port())
-    network = kernel.network(A)
-    kernel.run(A, "nft flush ruleset")
-    assert dict((await network.observe()).ports) == {}
-    assert await from_vm(kernel, tcp(80)) == [False]
-
-
-async def test_linux_a_verdict_by_hand_is_seen_and_mended(kernel: LinuxRig) -> None:
-    await pair(kernel, port(is_open=False))
-    network = kernel.network(A)
-    kernel.run(A, 'nft add element bridge vsignal from_vm { "vnet1" : accept }')
-    assert not (await network.observe()).ports["vnet1"].intact
-    await network.apply_port(port(is_open=False))
-    assert (await network.observe()).ports["vnet1"].intact
-    assert await from_vm(kernel, tcp(80)) == [False]
-
-
-async def test_linux_a_port_that_nobody_can_vouch_for_is_closed(kernel: LinuxRig) -> None:
-    await pair(kernel, port(FREE))
-    kernel.run(A, "nft flush chain bridge vsignal spec-vnet1")
-    kernel.run(A, 'nft add element bridge vsignal from_vm { "vnet9" : accept }')
-    assert set((await kernel.network(A).observe()).ports) == {"vnet2"}
-    assert await from_vm(kernel, tcp(80)) == [False]
-    assert "vnet9" not in kernel.run(A, "nft list table bridge vsignal")
-
-
-async def test_linux_taps_of_any_name_are_closed(kernel: LinuxRig) -> None:
-    """Known once, or there at the start: a name without a known prefix is guarded too."""
-    kernel.plug_into(A, "vnet2", VNI)
-    kernel.plug_into(A, "web0", VNI)
-    kernel.plug_tun(A, "db0", VNI)
-    network = kernel.network(A)
-    await network.open()
-    await network.apply_port(peer_port())
-    named = replace(port(), device="web0")
-    await network.apply_port(named)
-    assert await kernel.send(A, "web0", [tcp(80)]) == [{(A, "vnet2")}]
-    kernel.tamper(A, "web0")
-    assert await kernel.send(A, "web0", [tcp(80)]) == [set()]
-    await network.apply_port(named)
-    await network.remove_port("web0")
-    assert await kernel.send(A, "web0", [tcp(80)]) == [set()]
-    assert '"db0"' in kernel.run(A, "nft list set bridge vsignal closed")
-
-
-async def test_linux_the_lot_is_removed_but_what_was_there_before(kernel: LinuxRig) -> None:
-    before = kernel.run(A, "ip -br link")
-    kernel.run(A, "ip link add br-200 type bridge")
-    network = kernel.network(A)
-    await network.open()
-    for vni in (VNI, 200, 300):
-        await network.apply_network(replace(wanted({PEER: B}, B), vni=vni))
-        await network.apply_port(replace(port(vni=vni), device=f"vnet{vni}"))
-    await network.remove_network(300)
-    assert "br-300" not in kernel.run(A, "ip -br link")
-    await network.purge()
-    assert kernel.run(A, "nft list ruleset") == ""
-    kernel.run(A, "ip link del br-200")
-    assert kernel.run(A, "ip -br link") == before
-
-
-async def test_linux_repeating_changes_nothing(kernel: LinuxRig) -> None:
-    await peers_elsewhere(kernel)
-    network = kernel.network(A)
-    before = kernel.run(A, "bridge fdb") + kernel.run(A, "ip link")
-    await network.apply_network(wanted({PEER: B}, B, C))
-    await network.apply_port(port())
-    assert kernel.run(A, "bridge fdb") + kernel.run(A, "ip link") == before
-
-
-async def test_linux_nothing_gets_into_nft_unchecked(kernel: LinuxRig) -> None:
-    network = kernel.network(A)
-    await network.open()
-    evil = "52:54:00:00:00:01 accept\nadd table inet evil"
-    rule = AclRule(Action.DENY, Direction.EGRESS, source_prefix="10.0.0.0/8 accept")
-    ports = (
-        replace(port(), mac=evil),
-        replace(port(), device='x" accept'),
-        replace(port(), ips=("10.1.0.1 }",)),
-        port(Profile(acl=Acl((rule,)))),
-    )
-    for one in ports:
-        with pytest.raises(Refusal) as refused:
-            await network.apply_port(one)
-        assert refused.value.reason is Reason.INVALID_FIELD
-
-
-async def test_linux_says_what_it_tried(kernel: LinuxRig) -> None:
-    before = kernel.run(A, "ip -br link")
-    network = kernel.network(A)
-    assert isinstance(network, LinuxNetwork)
-    findings = {name: works for name, works, _ in await network.diagnose()}
-    assert findings["nftables bridge family"]
-    assert findings["acl"] == (Capability.ACL in await network.capabilities())
-    assert not findings["vlan"]
-    assert kernel.run(A, "ip -br link") == before
-    assert kernel.run(A, "nft list ruleset") == ""

@@ -95,6 +95,8 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
     ("operator/a/view", "Directory/ListAudit", {"refusedOnly": True}, None),
     ("domain/east", "Federation/ListDomains", {"tree": True}, None),
     ("domain/east", "Federation/Members", {}, None),
+    ("domain/east", "Federation/Twins", {}, None),
+    ("operator/a", "Federation/Tell", {"domain": "mars"}, Reason.UNKNOWN_DOMAIN),
     ("operator/alice", "Federation/PlanArrivals", {}, Reason.FORBIDDEN),  # vCenters ask it for her
     ("operator/alice", "Federation/Carry", {}, Reason.FORBIDDEN),
     ("operator/a", "Operations/List", {}, None),
@@ -104,6 +106,7 @@ STORY: list[tuple[str, str, Any, Reason | None]] = [
     ("operator/a", "Operations/Cancel", {"operationId": NOBODY}, Reason.UNKNOWN_OPERATION),
     ("operator/a", "Operations/Fence", {"serverId": "nobody"}, Reason.UNKNOWN_SERVER),
     ("operator/a", "Operations/Settle", {"vmId": NOBODY}, Reason.UNKNOWN_VM),
+    ("operator/a", "Operations/Promote", {"vmId": VM}, Reason.NO_STANDBY),
     (
         "operator/a",
         "Inventory/AssignVm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -39,6 +40,14 @@ async def bench(netns: str) -> AsyncIterator[QemuBench]:
         yield running
 
 
+async def arrived(bench: QemuBench, vm_id: str) -> None:
+    """The source has sent everything before the destination has taken it in."""
+    hand = Homes(bench.roots[1]).of(vm_id).file("hand")
+    async with asyncio.timeout(PATIENCE), at_hand(hand, vm_id) as monitor:
+        while await monitor.status() == "inmigrate":  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.01)
+
+
 async def left_by_an_agent(bench: QemuBench, machine: Machine, at: str) -> Home:
     """A copy that an agent had begun, and that stands at this status when it is gone."""
     await bench.create(machine)
@@ -66,6 +75,8 @@ async def left_by_an_agent(bench: QemuBench, machine: Machine, at: str) -> Home:
         async for event in monitor.events():
             if event["event"] == "MIGRATION" and event["data"]["status"] == at:
                 break
+    if at == "completed":
+        await arrived(bench, machine.vm_id)
     line.close()
     await bench.restart_source()
     return home
@@ -108,7 +119,7 @@ async def test_disks_that_an_agent_left_mirroring_are_the_guests_alone_again(
     home.mark("leaving", bench.destination_uri)
     async with at_hand(home.file("hand"), home.vm_id) as monitor:
         mirrors = Mirrors(monitor, SystemClock(), [0])
-        await mirrors.begin(address, int(answer["disks"]), "")
+        await mirrors.begin(address, int(answer["disks"]), "", [0])
         await mirrors.in_step(lambda: None)
     line.close()
     await bench.restart_source()

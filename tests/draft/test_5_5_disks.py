@@ -9,22 +9,17 @@ from common.pb.vsignal.v1 import operations_pb2 as operations
 from common.pb.vsignal.v1 import session_pb2 as session
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2 as types
-from tests.support.agent import ABSENT, CLEAN, COPY, PREPARE, RUNNING
+from tests.support.agent import ABSENT, CLEAN, COPY, HELD, PREPARE, RUNNING, SHUT_OFF, START
 from tests.support.calls import refusal_of
 from tests.support.lab import Lab
 from tests.support.moving import VM, Move
-from tests.support.nouns import vm_id
+from tests.support.nouns import vm, vm_id
 
 GIB = 1 << 30
 ROOT = types.Disk(path="/images/root.qcow2", format="qcow2", bytes=4 * GIB, used_bytes=GIB)
 OWN = types.Disk(path="root.qcow2", format="qcow2", bytes=GIB, used_bytes=GIB // 2, local=True)
 BUDGET = operations.Budget(downtime_ms=200, if_over=operations.IF_OVER_REFUSE, deadline_ms=60_000)
 COLD = operations.MOVE_KIND_COLD
-
-
-@pytest.fixture
-async def move(lab: Lab) -> Move:
-    return await Move.ready(lab)
 
 
 async def says(move: Move, *disks: types.Disk) -> None:
@@ -106,10 +101,78 @@ async def test_what_stands_against_copying_disks_is_told_before(move: Move) -> N
     assert (unknown.reason, unknown.vm_id) == (Reason.DISKS_STAY.name, VM)
     await says(move, types.Disk(path="/images/a.raw", format="raw"))
     assert "how big" in (await plan(move, copy_disks=True)).objections[0].message
-    await says(move, OWN)
-    assert "only while it runs" in (await plan(move, kind=COLD)).objections[0].message
+    await says(move, types.Disk(path="root.raw", format="raw", local=True))
     refusal = await refusal_of(asked(move, kind=COLD))
     assert refusal.reason is Reason.DISKS_STAY
+
+
+async def off(move: Move, *disks: types.Disk) -> None:
+    """The source's report: the VM is off, and so much is on its disks."""
+    await move.source.register(vm(1), types.VM_STATE_SHUT_OFF)
+    status = pb.VmStatus(vm_id=VM, epoch=1, state=types.VM_STATE_SHUT_OFF)
+    status.disks.disks.extend(disks)
+    await move.source.client.signaling.Report(pb.ReportRequest(vms=[status]))
+
+
+async def test_the_disks_of_a_vm_that_is_off_are_written_to_where_its_destination_says(
+    move: Move,
+) -> None:
+    await off(move, OWN)
+    (planned,) = (await plan(move)).moves
+    assert (planned.kind, list(planned.disks)) == (COLD, [OWN])
+    assert planned.predicted.disk_bytes == OWN.used_bytes
+    travel_ms = OWN.used_bytes / planned.predicted.bytes_per_second * 1000
+    assert planned.predicted.total_ms > travel_ms and not planned.predicted.downtime_ms
+    await asked(move)
+    wanted = await move.destination.until_ordered(VM, PREPARE)
+    assert list(wanted.move.disks) == [OWN]
+    await move.destination.outcome(wanted, ABSENT, policy_hash=wanted.profile_hash, port=10_809)
+    wanted = await move.source.until_ordered(VM, COPY)
+    assert (list(wanted.move.disks), wanted.move.port) == ([OWN], 10_809)
+    await move.lab.restart()
+    wanted = await move.source.until_ordered(VM, COPY)
+    assert wanted.move.port == 10_809, "it is durable"
+    figures = {"bytes": OWN.used_bytes, "disk_bytes": OWN.used_bytes}
+    await move.source.outcome(wanted, ABSENT, **figures)
+    wanted = await move.destination.until_ordered(VM, START)
+    assert not wanted.move.port and not wanted.move.disks
+    await move.destination.outcome(wanted, SHUT_OFF)
+    assert list((await move.clean()).move.disks) == [OWN], "only now are there two good copies"
+    receipt = (await move.done()).receipt
+    assert {name: getattr(receipt, name) for name in figures} == figures
+
+
+async def test_a_vm_that_would_be_shut_down_is_off_for_as_long_as_its_disks_travel(
+    move: Move,
+) -> None:
+    await says(move, OWN)
+    (planned,) = (await plan(move, kind=COLD)).moves
+    assert planned.kind == operations.MOVE_KIND_RESTART
+    assert planned.predicted.downtime_ms == planned.predicted.total_ms > 0
+
+
+async def test_both_hosts_must_be_able_to_copy_disks_of_a_vm_that_is_off(lab: Lab) -> None:
+    """An older agent would take it from its disks."""
+    move = await Move.ready(lab, carries_disks=False)
+    await off(move, OWN)
+    (against,) = (await plan(move)).objections
+    assert (against.reason, against.server_id) == (Reason.INCOMPATIBLE_HOST.name, "host-2")
+    assert (await refusal_of(asked(move))).reason is Reason.INCOMPATIBLE_HOST
+    await move.source.register(vm(1))
+    await says(move, OWN)
+    assert not (await plan(move)).objections, "while it runs they need not"
+
+
+async def test_of_a_start_that_fails_the_source_keeps_its_disk(move: Move) -> None:
+    await says(move, OWN)
+    await asked(move, kind=COLD)
+    wanted = await move.destination.until_ordered(VM, PREPARE)
+    await move.destination.outcome(wanted, ABSENT, policy_hash=wanted.profile_hash, port=10_809)
+    await move.source.outcome(await move.source.until_ordered(VM, COPY), ABSENT)
+    wanted = await move.destination.until_ordered(VM, START)
+    failure = operations.Failure(reason="WOULD_NOT_START", message="no boot device")
+    await move.destination.outcome(wanted, SHUT_OFF, ok=False, failure=failure)
+    assert not (await move.clean()).move.disks
 
 
 async def test_a_vm_without_disks_has_none_to_copy(move: Move) -> None:
@@ -165,3 +228,17 @@ async def test_a_drain_takes_disks_and_budget_along_for_each(lab: Lab) -> None:
     parts = operations.ListOperationsRequest(parent=whole.operation_id)
     (part,) = (await lab.operator.operations.List(parts)).operations
     assert (part.vm_id, list(part.disks), part.budget) == (vm_id(1), [ROOT], BUDGET)
+
+
+async def test_what_was_to_start_and_is_not_there_keeps_its_disks(move: Move) -> None:
+    """It may have run at the destination, and be off since: with what its guest wrote there."""
+    await says(move, ROOT)
+    await asked(move, copy_disks=True)
+    wanted = await move.destination.until_ordered(VM, PREPARE)
+    await move.destination.outcome(wanted, ABSENT, policy_hash=wanted.profile_hash, gated=True)
+    wanted = await move.source.until_ordered(VM, COPY)
+    await move.source.outcome(wanted, HELD, policy_hash=wanted.profile_hash)
+    wanted = await move.destination.until_ordered(VM, START)
+    await move.destination.outcome(wanted, ABSENT, ok=False)
+    await move.until(operations.PHASE_RETURNING)
+    assert not (await move.destination.until_ordered(VM, CLEAN)).move.disks

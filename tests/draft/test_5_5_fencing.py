@@ -10,7 +10,7 @@ import pytest
 from common.errors import Reason
 from common.pb.vsignal.v1 import operations_pb2 as operations
 from common.pb.vsignal.v1 import types_pb2 as types
-from tests.support.agent import ABORT, ABSENT, COPY, RUNNING, SHUT_OFF, START, Agent
+from tests.support.agent import ABORT, ABSENT, COPY, HELD, RUNNING, SHUT_OFF, START, Agent
 from tests.support.calls import refusal_of
 from tests.support.lab import STORES, Lab, running_lab
 from tests.support.moving import PHASES, VM, Move
@@ -40,7 +40,7 @@ echo "$1 $2" >> {tmp_path}/off
 async def lab(request: pytest.FixtureRequest, device: Path) -> AsyncIterator[Lab]:
     command = (str(device), "{server_id}", "{management_address}")
     fence = {"command": command, "timeout_seconds": 3.0}
-    async with running_lab(request.param, lease_seconds=8.0, fence=fence) as lab:
+    async with running_lab(request.param, lease_seconds=24.0, fence=fence) as lab:
         yield lab
 
 
@@ -198,6 +198,51 @@ async def test_a_move_whose_source_is_fenced_ends_with_the_decision(lab: Lab, ph
             "NEEDS_FENCE",
         )
         await other.until(lambda: other.vms[VM].owned and not other.vms[VM].move.step)
+
+
+async def test_a_source_that_holds_the_guest_runs_it_when_its_destination_is_fenced(
+    lab: Lab,
+) -> None:
+    """What it holds is the guest with its memory: nobody has to start it anew."""
+    source, other = await two(lab)
+    async with source.beating(), other.beating():
+        move = Move(lab, source, other)
+        await move.begin()
+        await move.prepare()
+        copying = await source.until_ordered(VM, COPY)
+        await source.outcome(copying, HELD)
+        await move.until(SWITCHING)
+        source.truth[VM] = HELD
+        assert await refused(lab, "host-1") is Reason.NOT_LOST
+        await silenced(lab, other)
+        assert await refused(lab, "host-1") is Reason.NEEDS_FENCE
+        await fence(lab, "host-2")
+        settled = await settle(lab, "host-1")
+        assert (settled.server_id, settled.epoch) == ("host-1", 3)
+        starting = await source.until_ordered(VM, START)
+        assert starting.owned and starting.move.epoch == 3
+        await source.outcome(starting, RUNNING, policy_hash=starting.profile_hash)
+        ended = await move.done()
+        assert (ended.phase, ended.failure.reason) == (FAILED, "NEEDS_FENCE")
+        assert await move.owner() == ("host-1", 3)
+        assert (await lab.record(VM)).location.state == RUNS
+
+
+async def test_what_the_source_does_not_hold_any_more_is_only_its_own_again(lab: Lab) -> None:
+    source, other = await two(lab)
+    async with source.beating(), other.beating():
+        move = Move(lab, source, other)
+        await move.begin()
+        await move.prepare()
+        copying = await source.until_ordered(VM, COPY)
+        await source.outcome(copying, HELD)
+        await move.until(SWITCHING)
+        await silenced(lab, other)
+        await fence(lab, "host-2")
+        source.truth[VM] = ABSENT
+        assert (await settle(lab, "host-1")).epoch == 3
+        assert (await move.done()).phase == FAILED
+        assert (await lab.record(VM)).location.state == types.VM_STATE_SHUT_OFF
 
 
 # ---- a guest that shuts itself down ----

@@ -20,11 +20,6 @@ FAILED = operations.PHASE_FAILED
 OFF, ON = types.VM_STATE_SHUT_OFF, types.VM_STATE_RUNNING
 
 
-@pytest.fixture
-async def move(lab: Lab) -> Move:
-    return await Move.ready(lab)
-
-
 async def begin(move: Move, kind: int) -> operations.Operation:
     request = pb.RelocateRequest(vm_id=VM, destination="host-2", kind=kind)
     reply = await move.lab.operator.signaling.Relocate(request)

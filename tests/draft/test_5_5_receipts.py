@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from common.errors import Reason
 from common.pb.vsignal.v1 import operations_pb2 as operations
 from common.pb.vsignal.v1 import signaling_pb2 as signaling
@@ -72,3 +74,18 @@ async def test_a_rate_that_is_no_number_is_refused(lab: Lab) -> None:
         with lab.nothing_changes():
             refusal = await refusal_of(move.source.report(running(dirty=rate)))
         assert refusal.reason is Reason.INVALID_FIELD
+
+
+async def test_an_ended_operation_is_kept_for_the_configured_time_only(lab: Lab) -> None:
+    move = await Move.ready(lab)
+    await move.reach(operations.PHASE_SUCCEEDED)
+    await lab.restart()
+    assert (await move.get()).done
+    await lab.reconfigure(operations_hours=0.0)
+    request = operations.ListOperationsRequest(vm_id=VM)
+    async with asyncio.timeout(60):  # a round is 3 s by the quick clock
+        while (await lab.operator.operations.List(request)).operations:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    gone = lab.operator.operations.Get(operations.GetOperationRequest(operation_id=move.id))
+    assert (await refusal_of(gone)).reason is Reason.UNKNOWN_OPERATION
+    assert await move.owner() == ("host-2", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grpc
 import pytest
 
 from common.errors import Reason
@@ -10,7 +9,6 @@ from common.pb.vsignal.v1 import inventory_pb2
 from common.pb.vsignal.v1 import operations_pb2 as operations
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2 as types
-from common.status import refusal_from_call
 from tests.support.agent import COPY, RUNNING
 from tests.support.calls import refusal_of
 from tests.support.lab import Lab
@@ -113,14 +111,6 @@ async def test_a_vserver_asks_for_the_vms_that_it_owns(move: Move) -> None:
 async def test_where_the_tenant_is_must_be_said(move: Move) -> None:
     for near, reason in (("", Reason.INVALID_FIELD), ("nowhere", Reason.UNKNOWN_PLACE)):
         assert (await refusal_of(replicated(move, near))).reason is reason
-
-
-async def test_a_standby_is_unimplemented_with_the_reason(move: Move) -> None:
-    request = pb.ReplicateRequest(vm_id=VM, near="par", standby=True)
-    with move.lab.nothing_changes(), pytest.raises(grpc.aio.AioRpcError) as caught:
-        await move.lab.operator.signaling.Replicate(request)
-    refusal = refusal_from_call(caught.value)
-    assert refusal is not None and refusal.reason is Reason.UNIMPLEMENTED
 
 
 def cordon(server_id: str) -> inventory_pb2.CordonServerRequest:

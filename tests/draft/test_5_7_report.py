@@ -106,6 +106,19 @@ async def test_overloaded_unused_and_least_used_are_known(lab: Lab, host: Agent)
     assert load.committed_share == pytest.approx(1.024)
 
 
+async def test_hosts_are_listed_in_pages_of_what_was_asked_for(lab: Lab) -> None:
+    for number in range(5):
+        host = await lab.agent(f"host-{number}")
+        if number != 2:
+            await host.register(vm(number + 1))
+    request = directory.ListServersRequest(load=directory.LOAD_NORMAL, page_size=3)
+    first = await lab.operator.directory.ListServers(request)
+    assert [s.server.server_id for s in first.servers] == ["host-0", "host-1", "host-3"]
+    request.page_token = first.next_page_token
+    rest = await lab.operator.directory.ListServers(request)
+    assert [s.server.server_id for s in rest.servers] == ["host-4"] and not rest.next_page_token
+
+
 async def test_a_busy_host_is_overloaded_until_it_says_otherwise(lab: Lab, host: Agent) -> None:
     busy = pb.ServerStatus(cpu_percent=95, memory_free_mib=10, memory_total_mib=100)
     await host.report(server=busy)

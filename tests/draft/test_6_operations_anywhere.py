@@ -156,6 +156,7 @@ async def test_a_domain_can_be_named(country: Country) -> None:
         assert (await refusal_of(lab.operator.inventory.GetGroup(get))).reason is (
             Reason.UNKNOWN_GROUP
         )
+    await country.east.center.ledger.audit.flush()  # it is written behind the calls
     entries = await country.east.operator.directory.ListAudit(directory_pb2.ListAuditRequest())
     who = {entry.who for entry in entries.entries}
     assert {"operator/alice via center", "operator/anna via top, center"} <= who

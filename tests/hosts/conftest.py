@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from deploy.lab import Lab
+from deploy.lab import Guest, Lab, Probe
 from deploy.lab.available import why_unavailable
-from tests.hosts.product import Product
+from tests.hosts.product import MOVER, Product
+from tests.hosts.profiles import web
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,21 @@ def product(lab: Lab, settings: dict[int, str]) -> Iterator[Product]:
         raise
     yield running
     running.down()
+
+
+@pytest.fixture(scope="module")
+def mover(product: Product) -> Guest:
+    """The VM that a file's tests move about; it starts on h1, and has something to remember."""
+    product.put_group("web", web())
+    (guest,) = product.start((MOVER, 1))
+    guest.console("echo remembered > /tmp/note")
+    return guest
+
+
+@pytest.fixture(scope="module")
+def probe(product: Product, mover: Guest) -> Probe:
+    """On the third host, which the VM never visits."""
+    return product.probe(9, on=3)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -47,6 +47,9 @@ def spec(name: str, number: int, **options: Any) -> GuestSpec:
     return GuestSpec(name, (nic,), **{"tenant": TENANT, **options})
 
 
+MOVER = spec("mover", 11, group="web")  # the one that moves, where a file has one
+
+
 class Product:
     """`settings` is appended to the agents' configuration, by the host's number. `encrypt`: memory
     travels by TLS."""

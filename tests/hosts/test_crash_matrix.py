@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.faults.crash_matrix import Cell, Matrix, twice
+from deploy.faults.crash_matrix import Cell, Matrix
 from deploy.faults.crash_rig import rig
 
 CELLS = [
@@ -38,9 +38,3 @@ def test_a_kill_leaves_one_owner(matrix: Matrix, cell: Cell) -> None:
     outcome = matrix.run(cell)
     print(outcome)
     assert not outcome.problem
-
-
-def test_a_second_heartbeat_would_be_seen() -> None:
-    assert not twice([997, 998, 999, 0, 1, 3])
-    assert twice([5, 6, 5, 7, 6])
-    assert twice([5, 6, 6])

@@ -12,23 +12,12 @@ import pytest
 from deploy.lab import Guest, Host, Lab, shell
 from tests.hosts.disks import moved, with_a_disk
 from tests.hosts.product import Product
+from tests.hosts.two_kinds import lab, product
+
+__all__ = ["lab", "product"]  # fixtures
 
 MARK = b"vsignal-marks-this-memory-"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module", params=["libvirt", "qemu"])
-def lab(hosts_available: None, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab(hosts=2, hypervisor=request.param) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def product(lab: Lab) -> Iterator[Product]:
-    running = Product(lab, encrypt=True)
-    running.up()
-    yield running
-    running.down()
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,10 @@ import pytest
 
 from common.pb.vsignal.v1 import operations_pb2
 from deploy.lab import Guest, Lab, Probe
-from tests.hosts.product import RUNNING, SHUT_OFF, Product, spec
-from tests.hosts.profiles import ip_of, web, web_holds
+from tests.hosts.product import RUNNING, SHUT_OFF, Product
+from tests.hosts.profiles import ip_of, web_holds
 from tests.hosts.watch import Knocker
 
-MOVER = spec("mover", 11, group="web")
 SUSPEND, COLD = operations_pb2.MOVE_KIND_SUSPEND, operations_pb2.MOVE_KIND_COLD
 RESTART, LIVE = operations_pb2.MOVE_KIND_RESTART, operations_pb2.MOVE_KIND_LIVE
 
@@ -19,21 +18,6 @@ RESTART, LIVE = operations_pb2.MOVE_KIND_RESTART, operations_pb2.MOVE_KIND_LIVE
 def lab(hosts_available: None, request: pytest.FixtureRequest) -> Iterator[Lab]:
     with Lab(hosts=3, hypervisor=request.param) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def mover(product: Product) -> Guest:
-    """It is on h1 before each test, and runs."""
-    product.put_group("web", web())
-    (guest,) = product.start((MOVER, 1))
-    guest.console("echo remembered > /tmp/note")
-    return guest
-
-
-@pytest.fixture(scope="module")
-def probe(product: Product, mover: Guest) -> Probe:
-    """On the third host, which the VM never visits."""
-    return product.probe(9, on=3)
 
 
 def ended(

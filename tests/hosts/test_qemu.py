@@ -8,32 +8,18 @@ import pytest
 from common.pb.vsignal.v1 import operations_pb2
 from deploy.lab import Guest, Lab, Probe
 from deploy.lab.qemu_guest import QemuGuest, guests_of
-from tests.hosts.product import PAUSED, RUNNING, SHUT_OFF, Product, forwarding, spec
-from tests.hosts.profiles import ip_of, web, web_holds
+from tests.hosts.product import MOVER, PAUSED, RUNNING, SHUT_OFF, Product, forwarding
+from tests.hosts.profiles import ip_of, web_holds
 from tests.hosts.watch import Knocker
+from tests.hosts.writing import moves_while_it_writes
 
-MOVER = spec("mover", 11, group="web")
-SANE_BLACKOUT_MS = 2000  # the exact figures are the benchmark's
+SANE_BLACKOUT_MS = 5000  # the exact figures are the benchmark's
 
 
 @pytest.fixture(scope="module")
 def lab(hosts_available: None) -> Iterator[Lab]:
     with Lab(hosts=3, hypervisor="qemu") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def mover(product: Product) -> Guest:
-    product.put_group("web", web())
-    (guest,) = product.start((MOVER, 1))
-    guest.console("echo remembered > /tmp/note")
-    return guest
-
-
-@pytest.fixture(scope="module")
-def probe(product: Product, mover: Guest) -> Probe:
-    """On the third host, which the VM never visits."""
-    return product.probe(9, on=3)
 
 
 def test_a_guest_made_by_our_own_command_is_registered_with_its_metadata(
@@ -80,6 +66,10 @@ def test_a_live_move_takes_everything_along(
     assert not Path(f"/proc/{pid}").exists()
     assert MOVER.uuid not in [home.vm_id for home in guests_of(source).all()]
     assert "vsp" not in source.run(["ip", "-br", "link"])
+
+
+def test_a_guest_that_writes_all_the_time_arrives_whole(product: Product, mover: Guest) -> None:
+    moves_while_it_writes(product, mover)
 
 
 def test_an_agents_restart_keeps_its_guests(product: Product, mover: Guest, probe: Probe) -> None:

@@ -95,7 +95,7 @@ def test_a_live_migration_keeps_the_guest_and_its_network(
         print(f"\nlongest gap {seen.longest_gap_ms:.0f} ms, {seen.lost} of {seen.sent} lost")
         assert guest.console("cat /tmp/note") == "remembered"
         assert guest.state() == "running"
-        assert seen.longest_gap_ms < 2000
+        assert seen.longest_gap_ms < 5000
     assert there.state() == "running", "it came back"
 
 

@@ -10,11 +10,18 @@ from deploy.lab import Guest, Probe
 from deploy.lab.capture import Capture
 from tests.hosts.product import Product, address, in_force_on, spec
 from tests.hosts.profiles import ip_of
+from vserver.network.frame import link_local
 
 LIAR = spec("liar", 11, group="checked")
 VICTIM = spec("victim", 12)
 PROBE = address(9)
-FORGED_MAC, FORGED_IP = "52:54:00:66:66:66", address(66)
+FORGED_MAC, FORGED_IP, FORGED_IPV6 = "52:54:00:66:66:66", address(66), "fe80::66"
+DHCP = f"start {address(200)}\\nend {address(210)}\\ninterface eth0\\nlease_file /tmp/leases\\n"
+SERVE_ADDRESSES = (
+    f"printf '{DHCP}pidfile /tmp/dhcpd.pid\\n' > /tmp/dhcpd.conf;"
+    " touch /tmp/leases; udhcpd /tmp/dhcpd.conf"
+)
+ASK_FOR_AN_ADDRESS = "udhcpc -i eth0 -n -q -t 3 -T 2 -s /bin/true 2>&1; true"
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,34 @@ def test_a_liar_is_not_heard_until_it_stops_lying(
         assert seen.count(source_mac=LIAR.nics[0].mac, source_ip=ip_of(liar))
 
 
+def test_a_guest_serves_no_addresses_unless_its_profile_says_so(
+    product: Product, guests: dict[str, Guest]
+) -> None:
+    liar, client = guests["liar"], guests["victim"]
+    liar.console(SERVE_ADDRESSES)
+    assert "obtained" not in client.console(ASK_FOR_AN_ADDRESS)
+    put_in_force(product, liar, types_pb2.Profile(dhcp_server=True))
+    assert "obtained" in client.console(ASK_FOR_AN_ADDRESS)
+    put_in_force(product, liar, types_pb2.Profile())
+    assert "obtained" not in client.console(ASK_FOR_AN_ADDRESS)
+    liar.console("kill $(cat /tmp/dhcpd.pid)")
+
+
+def test_a_guest_answers_for_no_neighbour_on_ipv6(
+    product: Product, guests: dict[str, Guest], probe: Probe
+) -> None:
+    """Its kernel answers who looks for an address that it has given itself."""
+    liar = guests["liar"]
+    own = link_local(LIAR.nics[0].mac)
+    liar.console(f"ip -6 addr add {FORGED_IPV6}/64 dev eth0; sleep 3; true")
+    probe.wait_ping(f"{own}%eth0")
+    assert not probe.ping(f"{FORGED_IPV6}%eth0", timeout=2.0)
+    put_in_force(product, liar, types_pb2.Profile(anti_spoofing=False))
+    probe.wait_ping(f"{FORGED_IPV6}%eth0")
+    put_in_force(product, liar, types_pb2.Profile())
+    liar.console(f"ip -6 addr del {FORGED_IPV6}/64 dev eth0")
+
+
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_the_same_lie_is_heard_where_the_profile_does_not_check(
     unchecked: None, guests: dict[str, Guest], probe: Probe, lie: Lie
@@ -94,11 +129,15 @@ def test_the_same_lie_is_heard_where_the_profile_does_not_check(
 
 @pytest.fixture(scope="module")
 def unchecked(product: Product, guests: dict[str, Guest]) -> None:
-    before = product.record(guests["liar"]).profile_hash
-    product.put_group("checked", types_pb2.Profile(anti_spoofing=False))
+    put_in_force(product, guests["liar"], types_pb2.Profile(anti_spoofing=False))
+
+
+def put_in_force(product: Product, liar: Guest, profile: types_pb2.Profile) -> None:
+    before = product.record(liar).profile_hash
+    product.put_group("checked", profile)
 
     def changed() -> bool:
         vm = product.control.vm(LIAR.uuid)
         return vm is not None and vm.record.profile_hash != before and in_force_on(vm)
 
-    product.until("the check is off", changed)
+    product.until("the profile is in force", changed)

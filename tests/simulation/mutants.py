@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`module` is compiled with `new` in the place of `old`; `why` says what is broken by it."""
+    """`module` is compiled with `new` in the place of `old`; `why` says what is broken by it, and
+    `world` in which stories."""
 
     name: str
     why: str
     module: str
     old: str
     new: str
+    world: str = "one"
 
 
 class Outdated(Exception):
@@ -195,8 +197,8 @@ MUTANTS = (
         "never order the start",
         "a VM that was copied stands still",
         "vcenter.core.wanted",
-        "    Phase.SWITCHING: MoveStep.START,\n",
-        "",
+        "    Phase.SWITCHING: MoveStep.START,\n    Phase.RETURNING: MoveStep.CLEAN,\n",
+        "    Phase.RETURNING: MoveStep.CLEAN,\n",
     ),
     Mutant(
         "hide from watchers what is gone",
@@ -204,5 +206,144 @@ MUTANTS = (
         "vcenter.wire.watch",
         "return _gone(revision, before.vm.vm_id)",
         "return None",
+    ),
+    Mutant(
+        "promote without a fence",
+        "a silent host's VM is started beside itself",
+        "vcenter.core.standby",
+        "if said is HostedState.UNKNOWN and not is_fenced(view, host):",
+        "if False:",
+    ),
+    Mutant(
+        "call a copy whole that is not",
+        "a standby is promoted with half a disk",
+        "vserver.moves.standby",
+        "        if seen.in_step:\n            return seen\n",
+        "        return seen\n",
+    ),
+    Mutant(
+        "never say that a mirror has ended",
+        "a standby is promoted that is out of step",
+        "vcenter.core.standby",
+        "    (MoveStep.MIRROR, False): Event.BROKEN,\n",
+        "",
+    ),
+    Mutant(
+        "keep a standby of a VM that is gone",
+        "the ledger keeps VMs that are gone",
+        "vserver.core.announce",
+        "return known.move is not None and not known.move.apart",
+        "return known.move is not None",
+    ),
+    Mutant(
+        "sweep no leftovers of standbys",
+        "disks are mirrored for nobody",
+        "vserver.moves.leftovers",
+        "for vm_id in sorted(await standbys.kept()):",
+        "for vm_id in ():",
+    ),
+    Mutant(
+        "remove the disk before the switch",
+        "what is lost at the switch has no disk any more",
+        "vserver.moves.source",
+        "    return Found(policy, copied)\n",
+        "    await means.hypervisor.drop_disks(job.vm_id, job.order.disks)\n"
+        "    return Found(policy, copied)\n",
+    ),
+    Mutant(
+        "give a VM that is off away before its disk is there",
+        "its destination starts it from a copy that has not ended",
+        "vserver.moves.cold",
+        "luggage = Luggage(order.disks, order.port, reporter(means, order.operation_id))",
+        "luggage = Luggage()",
+    ),
+    Mutant(
+        "remove the disk of a VM that is off before the switch",
+        "its source has no disk any more, and its destination has none yet",
+        "vserver.moves.cold",
+        "    if truth is HostedState.SHUT_OFF:\n",
+        "    if truth is HostedState.SHUT_OFF:\n"
+        "        await means.hypervisor.drop_disks(job.vm_id, job.order.disks)\n",
+    ),
+    Mutant(
+        "let what arrives pass the gate",
+        "libvirt starts a VM before the ledger gives it to the host",
+        "vserver.hypervisor.libvirt.gate.gate",
+        "self._posts[vm_id] = _Post(Role.DESTINATION, shut=True)",
+        "self._posts[vm_id] = _Post(Role.DESTINATION, shut=False)",
+        world="gated",
+    ),
+    Mutant(
+        "open the gate after a restart",
+        "what was held runs on beside its copy",
+        "vserver.hypervisor.libvirt.gate.gate",
+        "_Post(role, shut=True)",
+        "_Post(role, shut=False)",
+        world="gated",
+    ),
+    Mutant(
+        "call lost what its source holds",
+        "the destination lost it, and nobody takes it back",
+        "vcenter.core.heard",
+        "may_return = operation.held and operation.phase is Phase.SWITCHING",
+        "may_return = False",
+        world="gated",
+    ),
+    Mutant(
+        "hold on for a move that is over",
+        "a VM whose move was called off never starts at the host that was made ready for it",
+        "vserver.moves.leftovers",
+        "        await _quietly(self._give_up())\n",
+        "",
+        world="gated",
+    ),
+    Mutant(
+        "give up what may still arrive",
+        "libvirt starts a VM before the ledger gives it to the host",
+        "vserver.moves.leftovers",
+        "is_live = wanted.move is not None and wanted.move.kind is MoveKind.LIVE",
+        "is_live = False",
+        world="gated",
+    ),
+    Mutant(
+        "keep the epoch at the handover",
+        "in two domains it has an owner at the same epoch",
+        "vcenter.core.handover",
+        "VmState.INCOMING, theirs.epoch_after)",
+        "VmState.INCOMING, record.location.epoch)",
+        world="domains",
+    ),
+    Mutant(
+        "hand over, and keep it",
+        "two domains have the authority for one VM",
+        "vcenter.core.movement",
+        "location = Location(switched.destination, VmState.INCOMING, switched.epoch_after)",
+        "to = switched.source if is_abroad(switched.destination) else switched.destination\n"
+        "    location = Location(to, VmState.INCOMING, switched.epoch_after)",
+        world="domains",
+    ),
+    Mutant(
+        "pass off what was heard as one's own",
+        "an answer that may be old is called authoritative",
+        "vcenter.federation.followed",
+        "certainty=signaling_pb2.CERTAINTY_CACHED",
+        "certainty=signaling_pb2.CERTAINTY_AUTHORITATIVE",
+        world="domains",
+    ),
+    Mutant(
+        "carry nothing on after a restart",
+        "a move between domains stays where it was",
+        "vcenter.federation.carrying",
+        "for move in list(self._ledger.table.all(Operation, indexes.CARRIED)):",
+        "for move in ():",
+        world="domains",
+    ),
+    Mutant(
+        "tell of other domains once only",
+        "hosts refuse a second change at the same revision, and frames go astray",
+        "vserver.core.networks",
+        "change.revision < told.revision",
+        "change.revision <= told.revision",
+        world="domains",
     ),
 )

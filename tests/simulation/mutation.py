@@ -54,8 +54,9 @@ def caught(name: str, first: int, seeds: int) -> str:
     mutant = next(m for m in MUTANTS if m.name == name)
     assert mutant.module not in sys.modules
     sys.meta_path.insert(0, _Finder(mutant))
-    from deploy.simulation.story import tell
+    from deploy.simulation.__main__ import WORLDS
 
+    tell = WORLDS[mutant.world]
     for seed in range(first, first + seeds):
         told = tell(seed)
         if told.violations:

@@ -31,6 +31,7 @@ PREPARE, COPY, START = (
     session.MOVE_STEP_COPY,
     session.MOVE_STEP_START,
 )
+MIRROR = session.MOVE_STEP_MIRROR
 CLEAN, ABORT = session.MOVE_STEP_CLEAN, session.MOVE_STEP_ABORT
 ABSENT, RUNNING = session.HOSTED_STATE_ABSENT, session.HOSTED_STATE_RUNNING
 HELD = session.HOSTED_STATE_HELD
@@ -55,6 +56,8 @@ class Agent:
                 "hypervisor": "memory",
                 "capabilities": ENFORCES,
                 "migration_uri": f"memory://{server_id}",
+                "keeps_standbys": True,
+                "carries_disks": True,
             }
             | facts
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from common.codec import operation, profile, server, trust, vm, wanted
+from common.codec import operation, profile, server, trust, twin, vm, wanted
 from common.codec.checker import Checker
 from common.errors import Refusal
 from common.pb.vsignal.v1 import (
@@ -44,6 +44,7 @@ CODECS = (
     Codec(session_pb2.WantedVm, wanted.from_wanted_vm, wanted.to_wanted_vm),
     Codec(enrolment_pb2.Certificate, trust.from_certificate, trust.to_certificate),
     Codec(storage_pb2.Invitation, trust.from_invitation, trust.to_invitation),
+    Codec(types_pb2.Twin, twin.from_twin, twin.to_twin),
 )
 
 

@@ -124,3 +124,8 @@ class Move:
     async def owner(self) -> tuple[str, int]:
         location = (await self.lab.record(VM)).location
         return location.server_id, location.epoch
+
+
+def order(agent: Agent) -> int:
+    """The step that the host is asked for now; 0 = none."""
+    return agent.vms[VM].move.step if VM in agent.vms else 0

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from common import rpc
 from common.clock import SystemClock
+from deploy.etcd.members import tied
 from tests.support.lab import Lab
 from vcenter.store.etcd import EtcdStore, parse_address
+
+ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
@@ -31,3 +40,24 @@ async def replicas(
         for lab in labs:
             await lab.declare()
         yield labs
+
+
+@asynccontextmanager
+async def replica_process(
+    folder: Path, name: str, address: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A vCenter in a process of its own, at `FOLDER/NAME.sock`, once it serves."""
+    config = folder / f"{name}.toml"
+    config.write_text(f'listen_plaintext = ["unix:{folder}/{name}.sock"]\nstore = "{address}"\n')
+    run = "from vcenter.cli import main; main()"
+    process = await asyncio.create_subprocess_exec(
+        *tied((sys.executable, "-c", run, "run", "--config", str(config))), cwd=ROOT, stdout=DEVNULL
+    )
+    try:
+        async with rpc.channel(f"unix:{folder}/{name}.sock") as channel, asyncio.timeout(30):
+            await channel.channel_ready()
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        await process.wait()

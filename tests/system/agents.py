@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from common import rpc
 from common.clock import Clock, SystemClock
+from common.model.operation import Receipt
 from common.model.vm import Interface, Resources, Vm, VmState
 from common.pb.vsignal.v1 import (
     inventory_pb2,
@@ -71,21 +72,21 @@ class Host:
         ports = self.fabric.host(self.vtep).ports
         return {device for device, port in ports.items() if port.is_open}
 
-    def boot(self, target: str) -> Agent:
-        """A fresh agent process on this machine."""
+    def boot(self, *targets: str) -> Agent:
+        """A fresh agent process on this machine, with several vCenters to choose from, or one."""
         config = AgentConfig.model_validate(
             {
                 "server_id": self.name,
                 "management_address": self.vtep,
                 "vtep_address": self.vtep,
-                "vcenter": (target,),
+                "vcenter": targets,
                 "plaintext": True,
                 "state_dir": "/nowhere",
                 "migration_uri": self.hypervisor.migration_uri,
             },
             strict=False,
         )
-        links = [GrpcLink(target, self.name)]
+        links = [GrpcLink(target, self.name) for target in targets]
         parts = Parts(
             self.clock,
             links,
@@ -174,6 +175,10 @@ class World:
         record = self.center.ledger.table.vm(VM_ID.format(number))
         return record.location.epoch if record is not None else 0
 
+    def receipt(self, operation: operations_pb2.Operation) -> Receipt:
+        """As it is in the ledger now."""
+        return self.center.ledger.table.must_operation(operation.operation_id).receipt
+
     def state(self, number: int = 1) -> VmState | None:
         """The ledger's word."""
         record = self.center.ledger.table.vm(VM_ID.format(number))
@@ -191,7 +196,7 @@ class World:
 
     async def done(self, operation: operations_pb2.Operation) -> operations_pb2.Operation:
         request = operations_pb2.WaitOperationRequest(operation_id=operation.operation_id)
-        return await self.operations.Wait(request, metadata=OPERATOR, timeout=30)
+        return await self.operations.Wait(request, metadata=OPERATOR, timeout=60)
 
     async def reached(self, operation: operations_pb2.Operation, phase: int) -> None:
         """Wait until it is in this phase, or past it."""

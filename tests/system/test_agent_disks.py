@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from common.model.disk import Disk
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import operations_pb2 as operations
@@ -20,12 +22,15 @@ REFUSE, SLOW = operations.IF_OVER_REFUSE, operations.IF_OVER_SLOW
 SUSPEND = operations.IF_OVER_SUSPEND
 
 
-async def two_hosts(w: World, *, with_disk: bool = True) -> tuple[Host, Host]:
+async def two_hosts(
+    w: World, *, with_disk: bool = True, state: VmState = VmState.RUNNING
+) -> tuple[Host, Host]:
     a, b = await w.host(), await w.host()
     if with_disk:
         a.hypervisor.disks.files[ROOT.path] = WRITTEN
-    a.hypervisor.create(a_vm(), disks=(ROOT,) if with_disk else ())
-    await until(lambda: w.state() is VmState.RUNNING)
+    started = state is VmState.RUNNING
+    a.hypervisor.create(a_vm(), disks=(ROOT,) if with_disk else (), started=started)
+    await until(lambda: w.state() is state)
     await until_planned(w, b)
     return a, b
 
@@ -59,6 +64,68 @@ async def test_a_disk_goes_along_and_is_nowhere_twice() -> None:
         assert done.phase == SUCCEEDED, done
         assert a.hypervisor.disks.files == {ROOT.path: WRITTEN}
         assert not b.hypervisor.disks.files
+
+
+async def test_the_disk_of_a_vm_that_is_off_goes_along() -> None:
+    async with world() as w:
+        a, b = await two_hosts(w, state=VmState.SHUT_OFF)
+        done = await moved(w, b, copy_disks=True)
+        assert (done.phase, done.move_kind) == (SUCCEEDED, operations.MOVE_KIND_COLD), done
+        assert (done.receipt.disk_bytes, w.owner()) == (ROOT.bytes, b.name)
+        assert b.hypervisor.disks.files == {ROOT.path: WRITTEN} and not a.hypervisor.disks.files
+        assert not b.hypervisor.taking and not b.hypervisor.disks.made
+        b.hypervisor.start(VM)
+        await until(lambda: w.state() is VmState.RUNNING)
+        await until_planned(w, a)
+        done = await moved(w, a, kind=operations.MOVE_KIND_COLD, copy_disks=True)
+        assert (done.phase, done.move_kind) == (SUCCEEDED, operations.MOVE_KIND_RESTART), done
+        assert a.hypervisor.disks.files == {ROOT.path: WRITTEN} and not b.hypervisor.disks.files
+        assert w.running_on() == [a.name]
+
+
+async def test_a_vm_whose_disk_cannot_be_sent_runs_again_where_it_was() -> None:
+    async with world() as w:
+        a, b = await two_hosts(w)
+        a.hypervisor.fail_next_migration("no route to host")
+        done = await moved(w, b, kind=operations.MOVE_KIND_COLD, copy_disks=True)
+        assert (done.phase, done.failure.reason) == (FAILED, "COPY_FAILED"), done
+        assert w.running_on() == [a.name]
+        assert a.hypervisor.disks.files == {ROOT.path: WRITTEN} and not b.hypervisor.disks.files
+        assert not b.hypervisor.taking and VM not in b.hypervisor.vms
+
+
+async def test_a_copy_of_what_is_off_is_cancelled_and_leaves_nothing() -> None:
+    async with world(copy_seconds=30.0) as w:
+        a, b = await two_hosts(w, state=VmState.SHUT_OFF)
+        request = signaling.RelocateRequest(vm_id=VM, destination=b.name, copy_disks=True)
+        operation = (await w.signaling.Relocate(request, metadata=OPERATOR)).operation
+        await w.reached(operation, operations.PHASE_COPYING)
+        cancel = operations.CancelOperationRequest(operation_id=operation.operation_id)
+        await w.operations.Cancel(cancel, metadata=OPERATOR)
+        done = await w.done(operation)
+        assert done.phase == operations.PHASE_CANCELLED, done
+        assert VM in a.hypervisor.vms and VM not in b.hypervisor.vms
+        assert a.hypervisor.disks.files == {ROOT.path: WRITTEN} and not b.hypervisor.disks.files
+
+
+@pytest.mark.parametrize("killed", [0, 1], ids=["source", "destination"])
+async def test_agents_that_restart_while_what_is_off_is_copied_leave_one_good_disk(
+    killed: int,
+) -> None:
+    async with world(copy_seconds=0.5) as w:
+        hosts = await two_hosts(w, state=VmState.SHUT_OFF)
+        to = hosts[1]
+        request = signaling.RelocateRequest(vm_id=VM, destination=to.name, copy_disks=True)
+        operation = (await w.signaling.Relocate(request, metadata=OPERATOR)).operation
+        await w.reached(operation, operations.PHASE_COPYING)
+        await hosts[killed].kill()
+        hosts[killed].boot(w.target)
+        done = await w.done(operation)
+        assert done.phase in (SUCCEEDED, FAILED), done
+        (home,) = [h for h in hosts if VM in h.hypervisor.vms]
+        assert w.owner() == home.name
+        assert home.hypervisor.disks.files == {ROOT.path: WRITTEN}
+        assert [h.hypervisor.disks.files for h in hosts if h is not home] == [{}]
 
 
 async def test_without_being_copied_it_is_missing_there_and_the_vm_stays() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -18,10 +19,12 @@ SUCCEEDED, FAILED = operations_pb2.PHASE_SUCCEEDED, operations_pb2.PHASE_FAILED
 CANCELLED = operations_pb2.PHASE_CANCELLED
 
 
-async def two_hosts(w: World) -> tuple[Host, Host]:
-    """The VM runs on the first, its port open."""
+async def two_hosts(w: World, *ips: str) -> tuple[Host, Host]:
+    """The VM runs on the first, its port open; with these addresses, if any are named."""
     a, b = await w.host(), await w.host()
-    a.hypervisor.create(a_vm())
+    vm = a_vm()
+    own = tuple(replace(each, ips=ips or each.ips) for each in vm.interfaces)
+    a.hypervisor.create(replace(vm, interfaces=own))
     await until(lambda: len(a.open_ports()) == 1)
     return a, b
 
@@ -38,6 +41,20 @@ async def test_a_vm_moves_with_its_policy_and_back_again() -> None:
             await until(lambda origin=origin: not origin.fabric.host(origin.vtep).ports)
             assert done.receipt.policy_hash_before == done.receipt.policy_hash_after != ""
             assert done.receipt.downtime_ms > 0 and done.receipt.bytes == 128 << 20
+
+
+@pytest.mark.parametrize("ip", ["10.1.0.1", "2001:db8::1"])
+async def test_a_third_host_measures_the_blackout(ip: str) -> None:
+    async with world() as w:
+        _, b = await two_hosts(w, ip)
+        beside = await w.host()
+        beside.hypervisor.create(a_vm(2))
+        await until(lambda: len(beside.open_ports()) == 1)
+        await until(lambda: w.owner(2) == beside.name)
+        done = await w.done(await w.relocate(1, b))
+        assert done.phase == SUCCEEDED and done.receipt.observer == beside.name
+        await until(lambda: w.receipt(done).blackout_ms is not None, within=60.0)
+        assert not w.receipt(done).blackout_why
 
 
 async def test_a_copy_that_fails_leaves_the_vm_where_it_was() -> None:

@@ -64,7 +64,7 @@ async def test_check_and_backup_go_on_beside_a_serving_vcenter(
     assert names(tmp_path) == ["data", "saved.db", "vcenter.toml"]
     store = SqliteStore(saved)
     await store.open()
-    assert "tenant/one" in [record.key async for record in store.snapshot()]
+    assert "tenant/one" in [record.key async for page in store.snapshot() for record in page]
     await store.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,6 +43,7 @@ from vserver.app import Agent
 from vserver.config import AgentConfig, HypervisorKind, NetworkKind
 
 pb = enrolment_pb2
+EXAMPLES = int(os.environ.get("VSIGNAL_FUZZ_EXAMPLES", "500"))
 HOST_S = 8.0  # the life of a host's certificate where a test waits for its end
 
 
@@ -179,7 +181,7 @@ async def test_no_message_to_the_listener_that_asks_for_no_certificate_changes_a
         options = [*rpc.CLIENT_OPTIONS, rpc.demand(vcenter_name("local"))]
         async with grpc.aio.secure_channel(token.join, credentials, options=options) as channel:
             join = enrolment_pb2_grpc.JoiningStub(channel).Join
-            for number in range(500):
+            for number in range(EXAMPLES):
                 choices = Choices(random.Random(number).randbytes(100))
                 request = message(pb.JoinRequest.DESCRIPTOR, choices)
                 if number % 2:  # one that comes past the first check

@@ -62,7 +62,7 @@ async def test_who_decided_on_an_old_state_writes_nothing(stores: list[EtcdStore
     assert [r.revision for r in lost if isinstance(r, Overtaken)] == [2, 2]
     assert [e.revision for e in await followed(b, 0, 2)] == [1, 2]
     assert await b.append([one("z")], 3, after=2) == [3]
-    assert [r.key async for r in a.snapshot()] == ["x", "y", "z"]
+    assert [r.key async for page in a.snapshot() for r in page] == ["x", "y", "z"]
 
 
 async def test_each_hears_what_the_other_writes_while_it_listens(stores: list[EtcdStore]) -> None:
@@ -81,7 +81,7 @@ async def test_compare_and_set_holds_between_replicas(stores: list[EtcdStore]) -
     async def count(store: EtcdStore) -> int:
         won = 0
         for _ in range(40):
-            held = {r.key: r async for r in store.snapshot()}
+            held = {r.key: r async for page in store.snapshot() for r in page}
             for key in ("m", "n"):
                 value = int(held[key].value) if key in held else 0
                 expected = {key: held[key].revision if key in held else 0}
@@ -91,7 +91,7 @@ async def test_compare_and_set_holds_between_replicas(stores: list[EtcdStore]) -
         return won
 
     won = sum(await asyncio.gather(*map(count, stores)))
-    total = sum([int(record.value) async for record in stores[0].snapshot()])
+    total = sum([int(record.value) async for page in stores[0].snapshot() for record in page])
     assert won == total == await stores[0].revision() > 40
 
 
@@ -104,7 +104,7 @@ async def test_a_batch_that_fits_into_no_transaction_is_still_one(
     listening = asyncio.create_task(followed(b, 0, 3))
     assert await a.append([one("first"), Batch(puts, {}), one("k0000", b"new")], 1) == [1, 2, 3]
     assert (await listening)[1] == Entry(2, puts, 1)
-    records = [record async for record in b.snapshot()]
+    records = [record async for page in b.snapshot() for record in page]
     assert len(records) == 1001 and records[1].value == b"new" and records[2].revision == 2
     before = await b.value_at("k0000", 2)
     assert before is not None and before.value == b"x" * 2000
@@ -127,7 +127,7 @@ async def test_what_a_replica_left_unfinished_the_next_one_finishes(address: Add
     assert not held.kvs
     store = EtcdStore(address, SystemClock())
     await store.open()
-    assert len([r async for r in store.snapshot()]) == 3 * MAX_KEYS
+    assert len([r async for page in store.snapshot() for r in page]) == 3 * MAX_KEYS
     assert await store.append([one("k000", b"new", k000=1)], 2) == [2]
     await store.close()
     await dying.close()
@@ -181,7 +181,9 @@ async def test_a_restored_backup_begins_a_new_generation(tmp_path: Path) -> None
             await store.open()
             revision = await store.revision()
             assert generation(revision) == 1
-            assert [(r.key, r.revision) async for r in store.snapshot()] == [("b", 2)]
+            assert [(r.key, r.revision) async for page in store.snapshot() for r in page] == [
+                ("b", 2)
+            ]
             with pytest.raises(Compacted):
                 [entry async for entry in store.read(3)]
             await store.close()

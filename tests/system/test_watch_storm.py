@@ -20,11 +20,12 @@ async def test_streams_are_ordered_gap_free_or_told_to_resynchronize(tmp_path: P
 
 @pytest.mark.parametrize("heard", [{5, 7}, {5, 6, 7, 8}])
 def test_a_gap_and_an_invention_are_found(heard: set[int]) -> None:
-    truth = Ledgered({r: ("h", f"vm-{r}") for r in (3, 5, 6, 7)}, {"vm-7": 7})
-    watcher = Watcher(None, random.Random(0), "", began=3, heard=heard, state={"vm-7": 7})
+    truth = Ledgered({(r, f"vm-{r}"): "h" for r in (3, 5, 6, 7)}, {"vm-7": 7})
+    writes = {(r, f"vm-{r}") for r in heard}
+    watcher = Watcher(None, random.Random(0), "", began=3, heard=writes, state={"vm-7": 7})
     with pytest.raises(Broken):
         watcher.check(truth)
-    watcher.heard = {5, 6, 7}
+    watcher.heard = {(r, f"vm-{r}") for r in (5, 6, 7)}
     watcher.check(truth)
     watcher.state = {"vm-7": 6}
     with pytest.raises(Broken):

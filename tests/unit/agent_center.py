@@ -41,6 +41,7 @@ class Center:
         self._name = name
         self._server_id = server_id
         self.away = False
+        self.lease_s = 1.0  # of those who attach from now on
         self.refusal: Refusal | None = None
         self.turned_away: Refusal | None = None
         self.registered: list[signaling_pb2.RegisterRequest] = []
@@ -65,7 +66,7 @@ class Center:
         if self.turned_away is not None:
             raise self.turned_away
         self.wire = Wire()
-        welcome = session_pb2.Welcome(lease=to_duration(1.0), domain="test", revision=1)
+        welcome = session_pb2.Welcome(lease=to_duration(self.lease_s), domain="test", revision=1)
         self.wire.down.put_nowait(session_pb2.CenterMessage(welcome=welcome))
         reading = asyncio.create_task(self._read(self.wire))
         try:

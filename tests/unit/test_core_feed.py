@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from common.model.server import Tenant
+from common.model.server import Group, Tenant
 from vcenter.core.table import Change, Table
 from vcenter.ledger.feed import Feed, Lagging
 
@@ -29,6 +29,36 @@ async def test_the_table_is_first_then_listeners_then_subscribers() -> None:
         assert (first.revision, second.revision) == (1, 2)
         assert second.changes[0].before == Tenant("t1", revision=1)
         assert second.changes[0].after == Tenant("t2", revision=2)
+
+
+async def test_a_listener_hears_of_the_kinds_that_it_asked_for() -> None:
+    feed, heard = Feed(Table()), list[tuple[str, int]]()
+    feed.listen(lambda committed: heard.append(("tenants", committed.revision)), Tenant)
+    feed.listen(lambda committed: heard.append(("groups", committed.revision)), Group)
+    feed.listen(lambda committed: heard.append(("all", committed.revision)))
+    feed.publish(1, [Change("tenant/a", Tenant("a"))])
+    feed.publish(2, [Change("tenant/b", Tenant("b")), Change("group/a/g", Group("a", "g"))])
+    feed.publish(3, [Change("group/a/g", None)])
+    assert [who for who, revision in heard if revision == 1] == ["tenants", "all"]
+    assert [who for who, revision in heard if revision == 2] == ["tenants", "groups", "all"]
+    assert [who for who, revision in heard if revision == 3] == ["groups", "all"]
+
+
+async def test_limits_count_changes_but_one_batch_always_fits() -> None:
+    feed = Feed(Table(), ring=3)
+    pair = [Change("tenant/a", Tenant("a")), Change("tenant/b", Tenant("b"))]
+    with feed.subscribe(limit=1) as slow, feed.subscribe(limit=4) as quick:
+        feed.publish(1, pair)
+        assert [c.revision for c in feed.since(0) or ()] == [1]
+        stream = aiter(slow)
+        assert (await anext(stream)).revision == 1
+        feed.publish(2, pair)
+        assert feed.since(0) is None and [c.revision for c in feed.since(1) or ()] == [2]
+        feed.publish(3, pair)
+        with pytest.raises(Lagging):
+            await anext(stream)
+        with pytest.raises(Lagging):
+            await anext(aiter(quick))
 
 
 async def test_a_subscriber_waits_for_what_comes() -> None:

@@ -13,12 +13,12 @@ from common.codec.checker import Checker
 from common.codec.operation import to_operation
 from common.model.operation import HostedState, MoveOutcome, MoveStep, Operation, Phase
 from common.model.place import bare, is_abroad
-from common.model.profile import Capability
-from common.model.server import Liveness, Server, Tenant, VirtualNetwork
+from common.model.server import Tenant, VirtualNetwork
 from common.model.vm import Interface, Location, Resources, Vm, VmRecord, VmState
 from common.model.wanted import MoveOrder
 from common.pb.vsignal.v1 import federation_pb2 as pb
 from tests.support.nouns import ip, mac, vm_id
+from tests.support.servers import attached
 from vcenter.core import indexes, keys
 from vcenter.core.abroad import Abroad, Planned, as_known
 from vcenter.core.arrival import Received, Told
@@ -37,19 +37,6 @@ VM, MOVE = vm_id(1), vm_id(77)
 SEEDS, STEPS = 200, 90
 
 
-def host(name: str) -> Server:
-    """As its agent says of it."""
-    return Server(
-        name,
-        vtep_address="198.51.100.1",
-        capacity=Resources(8, 8192),
-        hypervisor="memory",
-        capabilities=frozenset(Capability),
-        migration_uri=f"memory://{name}",
-        liveness=Liveness.ATTACHED,
-    )
-
-
 class Side:
     """A domain's ledger, with one host; what it has written survives `restart`."""
 
@@ -62,7 +49,7 @@ class Side:
         self.put(
             Change(keys.tenant("blue"), tenant),
             Change(keys.network("blue-net"), network),
-            Change(keys.server(server), host(server)),
+            Change(keys.server(server), attached(server)),
         )
 
     def put(self, *changes: Change) -> None:
@@ -136,7 +123,7 @@ class World:
         vm = Vm(VM, "vm-1", "blue", interfaces=(interface,), resources=Resources(1, 512))
         record = VmRecord(vm, Location("e1", VmState.RUNNING, 1), 1)
         self.east.put(Change(keys.vm(VM), record))
-        there = as_known(host("w1"), "west/w1")
+        there = as_known(attached("w1"), "west/w1")
         abroad = Abroad({VM: Planned(there)}, "operator/alice/admin")
         self.east.commit(Relocate(MOVE, VM, "west/w1", "operator/alice", abroad=abroad))
 

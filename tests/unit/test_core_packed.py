@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from common.model.identity import Claim
@@ -27,6 +29,8 @@ VMS = [
     Vm(vm_id(3), "x" * 127, "blue", "", (NIC, BARE), Profile(priority=3)),
     Vm(vm_id(4), "ü" * 64, "blue", "", (SIX,)),
     Vm(vm_id(5), "y" * 255, interfaces=(BARE,)),
+    Vm(vm_id(6), "", "blue", "", (NIC, replace(BARE, ips=("10.0.0.3", "10.0.0.4"), vni=100))),
+    Vm(vm_id(7), "db-1", interfaces=(BARE,)),
 ]
 
 
@@ -35,10 +39,15 @@ def stored(vm: Vm, operation_id: str = "") -> VmRecord:
     return VmRecord(vm, location, 1_700_000_000_123, operation_id, revision=9)
 
 
+def load(loader: Loader, record: Record) -> None:
+    loader.add([record])
+    loader.finish()
+
+
 def read_back(record: VmRecord) -> Table:
     table, value = Table(), encode(record)
     assert value is not None
-    Loader(table).add(Record(keys.vm(record.vm.vm_id), value, record.revision))
+    load(Loader(table), Record(keys.vm(record.vm.vm_id), value, record.revision))
     return table
 
 
@@ -60,16 +69,37 @@ def test_what_is_put_in_comes_out(vm: Vm, operation_id: str) -> None:
     assert table.holder(Claim(100, NIC.mac)) is None and not list(table.owners_on(100))
 
 
+def test_plain_vms_are_not_read_field_by_field() -> None:
+    table = Table()
+    loader = Loader(table)
+    for number in range(1, 40):
+        nic = replace(NIC, mac=f"52:54:00:00:00:{number:02x}", ips=(f"10.0.0.{number * 6}",))
+        vm = Vm(vm_id(number), f"web-{number}", "blue", "web", (nic,), None, Resources(2, 2048))
+        location = Location(f"h{number % 3}", VmState.RUNNING, number)
+        record = VmRecord(vm, location, 1_700_000_000_000 + number, revision=number)
+        value = encode(replace(record, revision=0))
+        assert value is not None
+        load(loader, Record(keys.vm(vm.vm_id), value, number))
+        assert table.get(keys.vm(vm.vm_id)) == record
+        assert loader.in_full == 0
+    operation = stored(replace(VMS[0], vm_id=vm_id(50)), vm_id(99))
+    value = encode(operation)
+    assert value is not None
+    load(loader, Record(keys.vm(vm_id(50)), value, operation.revision))
+    assert table.get(keys.vm(vm_id(50))) == operation
+    assert loader.in_full == 1, "one with an operation goes the long way"
+
+
 def test_the_short_way_from_the_store_checks_what_the_long_way_checks() -> None:
     good = encode(stored(VMS[0]))
     assert good is not None
     loader = Loader(Table())
-    loader.add(Record(keys.vm(vm_id(1)), good, 1))
+    load(loader, Record(keys.vm(vm_id(1)), good, 1))
     for found, wrong in ((b"10.0.0.1", b"10.0.0.x"), (b"52:54:00", b"53:54:00")):
         with pytest.raises(Unreadable):
-            loader.add(Record(keys.vm(vm_id(1)), good.replace(found, wrong), 1))
+            load(loader, Record(keys.vm(vm_id(1)), good.replace(found, wrong), 1))
     with pytest.raises(Unreadable):
-        loader.add(Record(keys.vm(vm_id(1)), good[:-3], 1))
+        load(loader, Record(keys.vm(vm_id(1)), good[:-3], 1))
 
 
 def test_answers_follow_what_they_are_made_of() -> None:

@@ -9,24 +9,26 @@ from dataclasses import dataclass
 
 import pytest
 
-from common.clock import SystemClock
+from common.clock import Clock, SystemClock
 from common.errors import Reason, Refusal
 from common.model.server import Severity, Tenant
 from tests.support.held import HeldStore
-from vcenter.core import keys
+from vcenter.core import indexes, keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.inventory import DeleteTenant, PutTenant
 from vcenter.core.table import Change
 from vcenter.core.view import View
 from vcenter.ledger.ledger import Ledger
-from vcenter.ledger.writer import GROUP, QUEUE, Done
+from vcenter.ledger.writer import BUNDLE, BUSY, GATHERING, GROUP, QUEUE, Done
 from vcenter.store.memory import MemoryStore
 from vcenter.store.port import Batch, Put
 
 
 @asynccontextmanager
-async def writing(store: MemoryStore, queue: int = QUEUE) -> AsyncIterator[Ledger]:
-    ledger = Ledger(store, SystemClock(), queue)
+async def writing(
+    store: MemoryStore, queue: int = QUEUE, clock: Clock | None = None
+) -> AsyncIterator[Ledger]:
+    ledger = Ledger(store, clock or SystemClock(), queue)
     await ledger.open()
     running = asyncio.create_task(ledger.writer.run())
     try:
@@ -68,8 +70,9 @@ async def test_what_waits_while_one_group_is_written_goes_together() -> None:
         await store.waiting.wait()
         rest = await submitted(ledger, "b", "c", "d")
         store.released.set()
-        await asyncio.gather(*first, *rest)
-        assert store.groups == [1, 3]
+        await asyncio.gather(*first)
+        assert [done.revision for done in await asyncio.gather(*rest)] == [2, 2, 2]  # type: ignore[attr-defined]
+        assert store.groups == [1, 1]
 
 
 async def test_commands_of_one_group_see_those_before_them() -> None:
@@ -92,10 +95,67 @@ async def test_commands_of_one_group_see_those_before_them() -> None:
 
 async def test_replies_come_in_the_order_of_their_revisions() -> None:
     async with writing(MemoryStore()) as ledger:
-        tasks = await submitted(ledger, *(f"t{n}" for n in range(50)))
+        answered: list[int] = []
+        tasks = await submitted(ledger, *(f"t{n}" for n in range(3 * BUNDLE)))
+        for task in tasks:
+            task.add_done_callback(lambda done: answered.append(done.result().revision))  # type: ignore[attr-defined]
         await asyncio.gather(*tasks)
-        found = [ledger.table.tenant(f"t{n}") for n in range(50)]
-        assert [tenant.revision for tenant in found if tenant] == list(range(1, 51))
+        found = [ledger.table.tenant(f"t{n}") for n in range(3 * BUNDLE)]
+        assert [tenant.revision for tenant in found if tenant] == answered
+        assert answered == [1] * BUNDLE + [2] * BUNDLE + [3] * BUNDLE
+
+
+class Busy(SystemClock):
+    """So many more callers come whenever somebody sleeps."""
+
+    def __init__(self, *coming: int) -> None:
+        self._coming = list(coming)
+        self.slept = 0
+        self.ledger: Ledger
+        self.tasks: list[asyncio.Task[object]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept += 1
+        more = self._coming.pop(0) if self._coming else 0
+        names = (f"t{self.slept}-{n}" for n in range(more))
+        self.tasks += await submitted(self.ledger, *names)
+
+
+@pytest.mark.parametrize(
+    ("first", "coming", "together", "slept"),
+    [
+        (BUSY - 1, (5,), BUSY - 1, 0),
+        (BUSY, (), BUSY, 1),
+        (BUSY, (3, 2), BUSY + 5, 3),
+        (BUSY, (3, BUNDLE, 7), BUSY + 3 + BUNDLE, 2),
+        (BUSY, (1,) * 99, BUSY + GATHERING, GATHERING),
+    ],
+)
+async def test_under_load_a_group_waits_while_callers_keep_coming(
+    first: int, coming: tuple[int, ...], together: int, slept: int
+) -> None:
+    clock, store = Busy(*coming), HeldStore()
+    async with writing(store, clock=clock) as ledger:
+        clock.ledger = ledger
+        tasks = await submitted(ledger, *(f"t{n}" for n in range(first)))
+        await store.waiting.wait()
+        assert clock.slept == slept
+        store.released.set()
+        await asyncio.gather(*tasks, *clock.tasks)
+        assert sum([len(entry.puts) async for entry in store.read(0)]) == together
+
+
+async def test_callers_that_write_the_same_do_not_share_a_revision() -> None:
+    store = HeldStore()
+    async with writing(store) as ledger:
+        await submitted(ledger, "first")
+        await store.waiting.wait()
+        commands = PutTenant("a"), PutTenant("b"), DeleteTenant("a"), PutTenant("c")
+        tasks = [asyncio.create_task(ledger.submit(command)) for command in commands]
+        await asyncio.sleep(0)
+        store.released.set()
+        assert [done.revision for done in await asyncio.gather(*tasks)] == [2, 2, 3, 3]
+        assert [len(entry.puts) async for entry in store.read(1)] == [2, 2]
 
 
 async def test_a_failed_write_refuses_all_of_its_group_and_nothing_is_visible() -> None:
@@ -147,7 +207,7 @@ async def test_draining_makes_what_was_accepted_durable_and_takes_no_more() -> N
         assert caught.value.reason is Reason.SHUTTING_DOWN
         store.released.set()
         await draining
-        assert all(task.done() for task in tasks) and ledger.table.revision == 2
+        assert all(task.done() for task in tasks) and ledger.table.count(indexes.TENANTS) == 2
 
 
 async def test_a_caller_that_gives_up_while_waiting_is_not_carried_out() -> None:
@@ -215,8 +275,8 @@ async def test_a_restart_finds_everything_that_was_acknowledged() -> None:
     async with writing(store) as ledger:
         await asyncio.gather(*await submitted(ledger, "a", "b"))
     async with writing(store) as ledger:
-        assert ledger.table.revision == 2
-        assert ledger.table.tenant("b") == Tenant("b", revision=2)
+        assert ledger.table.revision == 1
+        assert ledger.table.tenant("b") == Tenant("b", revision=1)
 
 
 @dataclass(frozen=True)
@@ -237,14 +297,16 @@ async def test_the_next_group_is_decided_while_the_last_is_written(failing: bool
     async with writing(store) as ledger:
         (first,) = await submitted(ledger, "blue")
         await store.waiting.wait()
-        looking = asyncio.create_task(ledger.submit(Looking(seen)))
+        commands = [Looking(seen)] * BUNDLE
+        looking = asyncio.create_task(ledger.submit_all(commands))
         for _ in range(10):
             await asyncio.sleep(0)
-        assert seen == [True] and not looking.done(), "decided, and told to nobody"
+        assert seen == [True] * BUNDLE and not looking.done(), "decided, and told to nobody"
         store.failing = failing
         store.released.set()
-        assert (await looking).reply is not failing
-        assert seen == ([True, False] if failing else [True])
+        answers = await looking
+        assert [a.reply for a in answers if isinstance(a, Done)] == [not failing] * BUNDLE
+        assert seen == [True] * BUNDLE + [False] * (BUNDLE * failing)
         assert (
             isinstance((await asyncio.gather(first, return_exceptions=True))[0], Refusal) is failing
         )
@@ -256,4 +318,33 @@ async def test_a_group_may_be_split_and_its_caller_still_hears_of_all() -> None:
         several = [ledger.submit_all(commands[:7]), ledger.submit_all(commands[7:])]
         for answers in await asyncio.gather(*several):
             assert all(isinstance(answer, Done) for answer in answers)
-        assert ledger.table.revision == len(commands)
+        assert ledger.table.count(indexes.TENANTS) == len(commands)
+
+
+@dataclass(frozen=True)
+class Defective:
+    def decide(self, view: View, now_ms: int) -> Decision:
+        raise ZeroDivisionError
+
+
+async def test_what_comes_together_shares_a_revision_and_each_has_its_own_answer() -> None:
+    store = MemoryStore()
+    async with writing(store) as ledger:
+        unknown, defective = DeleteTenant("nobody"), Defective()
+        answers = await ledger.submit_all([PutTenant("a"), unknown, defective, PutTenant("b")])
+        assert [type(a) for a in answers] == [Done, Refusal, ZeroDivisionError, Done]
+        assert {a.revision for a in answers if isinstance(a, Done)} == {1}
+        assert [[put.key for put in e.puts] async for e in store.read(0)] == [
+            [keys.tenant("a"), keys.tenant("b")]
+        ]
+
+
+async def test_of_a_key_that_is_changed_twice_together_the_last_value_stays() -> None:
+    store = MemoryStore()
+    async with writing(store) as ledger:
+        answers = await ledger.submit_all([PutTenant("a"), DeleteTenant("a"), PutTenant("b")])
+        assert all(isinstance(answer, Done) for answer in answers)
+        assert ledger.table.tenant("a") is None and ledger.table.tenant("b") is not None
+        assert [record.key async for page in store.snapshot() for record in page] == [
+            keys.tenant("b")
+        ]

@@ -11,7 +11,7 @@ import pytest
 
 from common.clock import SystemClock
 from common.errors import Refusal
-from vserver.hypervisor.libvirt.gate import protocol, server
+from vserver.hypervisor.libvirt.gate import checkup, protocol, server
 from vserver.hypervisor.libvirt.gate.keeper import Keeper
 from vserver.hypervisor.libvirt.gate.protocol import Procedure, ProtocolError
 
@@ -204,3 +204,48 @@ async def test_whoever_else_speaks_is_cut_off(plugin: Plugin, frame: bytes) -> N
 def test_a_frame_has_a_bound() -> None:
     with pytest.raises(ProtocolError):
         protocol.body_size(struct.pack(">I", protocol.LARGEST + 1))
+
+
+# ---- the doctor ----
+
+
+async def answers(socket: Path) -> tuple[bool, str]:
+    _, (_, works, text) = await asyncio.to_thread(checkup.examine, socket.parent)
+    return works, text
+
+
+async def test_the_doctor_says_whether_the_gate_answers(socket: Path, tmp_path: Path) -> None:
+    works, text = await answers(socket)
+    assert not works and "nobody answers" in text
+    running = Keeper(socket, tmp_path / "gate", SystemClock())
+    await running.open()
+    try:
+        assert (await answers(socket))[0]
+    finally:
+        await running.close()
+    assert not (await answers(socket))[0]
+
+
+async def test_the_doctor_knows_a_stranger_at_the_gate(socket: Path) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    socket.parent.mkdir()
+    async with await asyncio.start_unix_server(hang_up, socket):
+        works, text = await answers(socket)
+    assert not works and "not as a lock manager" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('lock_manager = "lockd"', True),
+        (' lock_manager="lockd"  # the gate', True),
+        ('#lock_manager = "lockd"', False),
+        ('lock_manager = "sanlock"', False),
+        ("", False),
+    ],
+)
+def test_the_doctor_reads_whether_libvirt_asks(line: str, expected: bool) -> None:
+    assert checkup.asks_lockd(f'user = "root"\n{line}\ngroup = "root"\n') is expected

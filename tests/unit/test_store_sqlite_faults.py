@@ -69,7 +69,7 @@ async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         await store.open()
         kept = await store.revision()
         assert total <= kept <= total + 1  # one more may be durable but not yet acknowledged
-        records = {record.key: record.value async for record in store.snapshot()}
+        records = {record.key: record.value async for page in store.snapshot() for record in page}
         assert records["left"] == records["right"] == b"%d" % kept
         assert len(records) == kept + 2
         assert [entry.revision async for entry in store.read(0)] == list(range(1, kept + 1))
@@ -94,7 +94,10 @@ async def check(store: SqliteStore, revision: int) -> None:
     """Exactly what was acknowledged is visible."""
     assert await store.revision() == revision
     assert [entry.revision async for entry in store.read(0)] == list(range(1, revision + 1))
-    assert max([record.revision async for record in store.snapshot()], default=0) == revision
+    assert (
+        max([record.revision async for page in store.snapshot() for record in page], default=0)
+        == revision
+    )
 
 
 async def full_disk(folder: str) -> None:

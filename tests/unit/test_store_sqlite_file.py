@@ -158,7 +158,7 @@ async def test_a_refused_open_can_be_tried_again(tmp_path: Path) -> None:
         await store.open()
     path.write_bytes(sound)
     await store.open()
-    assert await anext(store.snapshot()) == Record("vm/0", b"x" * 200, 1)
+    assert (await anext(store.snapshot()))[0] == Record("vm/0", b"x" * 200, 1)
     await store.close()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from common.errors import Reason, Refusal
-from common.model.operation import MoveStep
+from common.model.operation import MoveKind, MoveStep
 from common.model.vm import VmState
 from tests.unit.agent_values import OTHER, VM, hosted, wanted
 from vserver.core.announce import (
@@ -101,6 +103,24 @@ def test_a_vm_with_an_order_is_left_to_the_move(host: Host, step: MoveStep) -> N
     assert host.due() == []
     host.vms.clear()
     assert host.due() == host.due(GONE_AFTER + 1) == []
+
+
+@pytest.mark.parametrize("step", set(MoveStep) - {MoveStep.START})
+def test_a_vm_with_a_standby_is_told_of_as_if_it_had_none(host: Host, step: MoveStep) -> None:
+    def with_a_standby() -> None:
+        known = wanted(step=step)
+        assert known.move is not None
+        order = replace(known.move, kind=MoveKind.STANDBY)
+        host.wanted.put_vm(replace(known, move=order))
+
+    host.here()
+    host.registered()
+    with_a_standby()
+    host.here(name="two")
+    host.announcer.accepted(host.register(), 0.0)
+    host.vms.clear()
+    assert host.due() == []
+    assert host.due(GONE_AFTER) == [Deregister(VM, 1)]
 
 
 def test_an_arrival_by_hand_is_told_twice_as_it_comes_and_when_it_runs(host: Host) -> None:

@@ -70,11 +70,19 @@ def test_changes_follow_each_other() -> None:
     assert networks.held() == ((VNI, digest(third)),)
 
 
+def test_what_changes_in_other_domains_has_the_revision_of_what_is_known() -> None:
+    """The vCenter's own ledger has not changed by it."""
+    first, second, third = {A: OWN}, {A: OWN, B: FAR}, {A: OWN, B: OTHER}
+    networks = told(first)
+    assert networks.change(change(first, second, revision=1)) and seen(networks) == {B: FAR}
+    assert networks.change(change(second, third, revision=1)) and seen(networks) == {B: OTHER}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         change({A: OWN}, {A: OWN, C: FAR}),  # one before it was missed
-        change({A: OWN, B: FAR}, {A: OWN}, revision=1),  # not after what is known
+        change({A: OWN, B: FAR}, {A: OWN}, revision=0),  # from before what is known
         replace(change({A: OWN, B: FAR}, {A: OWN}), digest=7),  # gives something else
         replace(change({A: OWN, B: FAR}, {A: OWN, B: FAR, C: FAR}), forwards=()),
     ],

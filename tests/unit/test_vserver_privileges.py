@@ -6,7 +6,7 @@ import pytest
 
 from common.config import parse
 from vserver.config import AgentConfig
-from vserver.privileges import KILL, NET_ADMIN, READ, Privilege, held, needed
+from vserver.privileges import KILL, NET_ADMIN, NET_RAW, READ, Privilege, held, needed
 
 STATUS = "Name:\tvserver\nCapPrm:\t000001ffffffffff\nCapEff:\t{}\nCapBnd:\t000001ffffffffff\n"
 
@@ -27,8 +27,8 @@ network = "{}"
     ("adaptors", "expected"),
     [
         (("memory", "memory"), []),
-        (("memory", "linux"), [NET_ADMIN]),
-        (("libvirt", "linux"), [NET_ADMIN, KILL, READ]),
+        (("memory", "linux"), [NET_ADMIN, NET_RAW]),
+        (("libvirt", "linux"), [NET_ADMIN, NET_RAW, KILL, READ]),
     ],
 )
 def test_no_more_is_asked_for_than_is_used(
@@ -43,10 +43,11 @@ def test_no_more_is_asked_for_than_is_used(
     [
         ("0000000000000000", set()),
         ("0000000000001000", {NET_ADMIN}),
+        ("0000000000003000", {NET_ADMIN, NET_RAW}),
         ("0000000000000024", {KILL, READ}),
-        ("000001ffffffffff", {NET_ADMIN, KILL, READ}),
+        ("000001ffffffffff", {NET_ADMIN, NET_RAW, KILL, READ}),
     ],
 )
 def test_what_is_effective_counts(effective: str, expected: set[Privilege]) -> None:
     status = STATUS.format(effective)
-    assert {one for one in (NET_ADMIN, KILL, READ) if held(one, status)} == expected
+    assert {one for one in (NET_ADMIN, NET_RAW, KILL, READ) if held(one, status)} == expected

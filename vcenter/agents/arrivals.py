@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from common.clock import Clock
 from common.model.operation import HostedState
 from vcenter.agents.sessions import Sessions
+from vcenter.core.enter import Enter
 from vcenter.core.register import Confirm, Evidence, Register, Reply
 from vcenter.ledger.ledger import Ledger
 
@@ -16,7 +15,9 @@ PATIENCE_S = 1.5  # a hypervisor that has handed a VM over may say RUNNING for a
 PAUSE_S = 0.1
 
 
-async def register(ledger: Ledger, sessions: Sessions, clock: Clock, command: Register) -> Reply:
+async def register(
+    ledger: Ledger, sessions: Sessions, clock: Clock, command: Register | Enter
+) -> Reply:
     """Raises `Refusal`. The reply's record is durable."""
     reply: Reply = (await ledger.submit(command)).reply
     deadline = clock.monotonic() + PATIENCE_S
@@ -27,11 +28,11 @@ async def register(ledger: Ledger, sessions: Sessions, clock: Clock, command: Re
             await clock.sleep(PAUSE_S)
             reply = (await ledger.submit(command)).reply  # it may have been deregistered since
             continue
-        reply = (await ledger.submit(replace(command, evidence=evidence))).reply
+        reply = (await ledger.submit(command.knowing(evidence))).reply
     return reply
 
 
-async def _evidence(sessions: Sessions, command: Register, confirm: Confirm) -> Evidence:
+async def _evidence(sessions: Sessions, command: Register | Enter, confirm: Confirm) -> Evidence:
     vm_id = command.vm.vm_id
     old = await sessions.ask(confirm.old_owner, vm_id, ASK_TIMEOUT_S)
     new = await sessions.ask(command.server_id, vm_id, ASK_TIMEOUT_S)

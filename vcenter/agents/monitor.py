@@ -43,6 +43,10 @@ class Monitor:
     def vm(self, server_id: str, vm_id: str) -> VmStatus | None:
         return self._vms.get(server_id, {}).get(vm_id)
 
+    def hosts_of(self, vm_id: str) -> list[str]:
+        """Who has reported the VM last, rightly or not."""
+        return sorted(server_id for server_id, vms in self._vms.items() if vm_id in vms)
+
     def gauge(self, server_id: str, vm_id: str) -> Gauge:
         """What a move of the VM is predicted from."""
         seen = self.vm(server_id, vm_id)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from common.ids import NewId
 from common.model.operation import HostedState, MoveStep
+from common.model.silence import Listen
 from common.model.wanted import Held, WantedVm
 from vcenter.agents.admission import Turn
 from vcenter.agents.networks import Networks
@@ -43,7 +44,7 @@ class Synced:
 
 
 # Bytes: a message about a network, the same for all of its hosts.
-Down: TypeAlias = WantedVm | bytes | Gone | Ask | Synced
+Down: TypeAlias = WantedVm | bytes | Gone | Ask | Listen | Synced
 
 
 class Session:
@@ -69,6 +70,7 @@ class Session:
         self._dirty.update(self._said)
         self._asks: dict[str, tuple[Ask, asyncio.Future[HostedState]]] = {}
         self._unsent_asks: list[Ask] = []
+        self._unsent_listens: dict[str, Listen] = {}  # by operation: the latest order
         self._wake = asyncio.Event()
         self._wake.set()
         self._turn = turn
@@ -103,6 +105,8 @@ class Session:
                 yield self._unsent_asks.pop(0)
             for message in self._news():
                 yield message
+            while self._unsent_listens:
+                yield self._unsent_listens.pop(next(iter(self._unsent_listens)))
             self._turn.end()
             await self._wake.wait()
 
@@ -140,6 +144,12 @@ class Session:
             shared += messages
         elif self._said.pop(vni, None) is not None:
             news.append(Gone(vni))
+
+    def listen(self, order: Listen) -> None:
+        """To the guest of a move between others. Said once, and after everything else: nothing
+        waits for what comes of it."""
+        self._unsent_listens[order.operation_id] = order
+        self._wake.set()
 
     async def ask(self, vm_id: str, timeout: float) -> HostedState:
         """The hypervisor's word on a VM; UNKNOWN when it does not come in time."""

@@ -13,6 +13,7 @@ from common.ids import NewId, random_id
 from common.model.operation import HostedState, Operation
 from common.model.place import is_abroad
 from common.model.server import Liveness, Server
+from common.model.silence import Listen
 from common.model.wanted import Held
 from vcenter.agents.admission import AT_ONCE, Admission, Turn
 from vcenter.agents.networks import Networks
@@ -108,6 +109,12 @@ class Sessions:
         """Only if its agent is attached to this replica."""
         session = self._live.get(server_id)
         return HostedState.UNKNOWN if session is None else await session.ask(vm_id, timeout)
+
+    def listen(self, server_id: str, order: Listen) -> None:
+        """Only if its agent is attached to this replica: every replica sees the move."""
+        session = self._live.get(server_id)
+        if session is not None:
+            session.listen(order)
 
     def _became(self, stale_since_ms: int | None) -> None:
         """Cut off from the store we have no orders to give; another replica may."""

@@ -23,6 +23,7 @@ from vcenter.core.movement import put
 from vcenter.core.overlay import Overlay
 from vcenter.core.placement import Objection, against, best_of
 from vcenter.core.table import Change
+from vcenter.core.twin import frozen, said
 from vcenter.core.view import View
 
 
@@ -104,6 +105,8 @@ def _identity(view: View, guest: Guest) -> Iterator[Objection]:
     if grave is not None and grave.epoch > epoch:
         text = f"VM {vm.vm_id} has been at epoch {grave.epoch} in this domain, not {epoch}"
         yield Objection(Reason.STALE_EPOCH, text, vm_id=vm.vm_id)
+    for twin in frozen(view, vm):
+        yield Objection(Reason.IN_TWO_DOMAINS, said(twin), vm_id=vm.vm_id)
     conflict = claim_conflict(view, vm, guest.record.location.server_id, now_ms=0)
     if conflict is not None:
         text = Reason.CLAIM_HELD.explanation if conflict.withheld else conflict.message

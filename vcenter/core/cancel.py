@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from common.errors import Reason, Refusal
 from common.model.operation import Operation, Phase
-from vcenter.core import indexes
+from vcenter.core import indexes, standby
 from vcenter.core.command import Decision
 from vcenter.core.movement import TRANSITIONS, Event, advance, failure_of, put
 from vcenter.core.view import View
@@ -27,7 +27,8 @@ class Cancel:
         if (operation.phase, Event.CANCEL) not in TRANSITIONS:
             raise Refusal(Reason.TOO_LATE_TO_CANCEL, f"it is {operation.phase}")
         asked = replace(operation, cancel_requested=True)
-        return advance(view, asked, Event.CANCEL, now_ms)
+        cancelled = advance(view, asked, Event.CANCEL, now_ms)
+        return standby.over_at_once(view, cancelled, now_ms)
 
 
 def _cancel_parts(view: View, operation: Operation, now_ms: int) -> Decision:

@@ -39,6 +39,9 @@ def resolved(view: View, vm: Vm) -> Vm:
     if not vm.tenant:
         bare = tuple(replace(i, network="", vni=0) for i in vm.interfaces)
         return replace(vm, group="", interfaces=bare)
+    shape = (vm.tenant, vm.group, *[(i.network, i.vni) for i in vm.interfaces])
+    if shape in view.sound():
+        return vm
     if view.tenant(vm.tenant) is None:
         raise Refusal(
             Reason.UNKNOWN_TENANT,
@@ -55,7 +58,10 @@ def resolved(view: View, vm: Vm) -> Vm:
         _resolved_interface(view, vm.tenant, i, f"vm.interfaces[{n}]")
         for n, i in enumerate(vm.interfaces)
     )
-    return vm if interfaces == vm.interfaces else replace(vm, interfaces=interfaces)
+    if interfaces != vm.interfaces:
+        return replace(vm, interfaces=interfaces)
+    view.sound().add(shape)
+    return vm
 
 
 def _resolved_interface(view: View, tenant: str, interface: Interface, path: str) -> Interface:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import Reason, Refusal
+from common.model.operation import Failure
 from common.model.vm import Tombstone, VmRecord
 from vcenter.core import keys
 from vcenter.core.command import Decision
+from vcenter.core.standby import end_with
 from vcenter.core.table import Change
 from vcenter.core.view import View
 
@@ -32,9 +34,10 @@ class Deregister:
                 evidence={"operation": record.operation_id},
             )
         grave = Tombstone(self.vm_id, record.location.epoch, now_ms, record)
-        return Decision(
-            (Change(keys.vm(self.vm_id), None), Change(keys.gone(self.vm_id), grave)),
-        )
+        gone = Change(keys.vm(self.vm_id), None), Change(keys.gone(self.vm_id), grave)
+        why = Failure(Reason.UNKNOWN_VM.name, f"it was removed from {self.server_id}")
+        standby = end_with(view, self.vm_id, why, now_ms)
+        return Decision((*gone, *standby.changes))
 
     def _check_owner(self, record: VmRecord) -> None:
         held = record.location

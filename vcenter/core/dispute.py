@@ -23,6 +23,7 @@ from vcenter.core.table import Change
 from vcenter.core.view import View
 
 _FORGOTTEN = 20  # at most so many old disputes are dropped with a new one
+_NOTHING = Decision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def passed(view: View, given: Iterable[Hand], vm_id: str, server_id: str, now_ms
         if dispute.frozen_ms:
             return _freeze(view, dispute, vm_id, server_id, now_ms)
         changes += (*_old(view, now_ms), Change(keys.dispute(hand.identity), dispute))
-    return Decision(tuple(changes))
+    return Decision(tuple(changes)) if changes else _NOTHING
 
 
 def _turned(view: View, known: Dispute, hand: Hand, now_ms: int) -> Dispute:
@@ -126,12 +127,18 @@ def _old(view: View, now_ms: int) -> Iterator[Change]:
 
 @dataclass(frozen=True, slots=True)
 class Thaw:
-    """An operator has looked: the identity may change hands again, and counting begins anew."""
+    """An operator has looked: the identity may change hands again, and counting begins anew; or
+    orders about who holds it here are taken, although another domain holds it too."""
 
     identity: str
 
     def decide(self, view: View, now_ms: int) -> Decision:
-        dispute = view.dispute(self.identity)
-        if dispute is None or not dispute.frozen_ms:
+        changes: list[Change] = []
+        dispute, twin = view.dispute(self.identity), view.twin(self.identity)
+        if dispute is not None and dispute.frozen_ms:
+            changes.append(Change(keys.dispute(self.identity), None))
+        if twin is not None and twin.frozen:
+            changes.append(Change(keys.twin(self.identity), replace(twin, thawed_ms=now_ms)))
+        if not changes:
             raise Refusal(Reason.NOT_FROZEN, f"{self.identity} is not frozen")
-        return Decision((Change(keys.dispute(self.identity), None),))
+        return Decision(tuple(changes))

@@ -3,7 +3,8 @@
 A silent vServer's VMs are started nowhere else. A fence (a device that says that the host is off,
 or an operator's word, which is logged) changes that: from then until its agent attaches again the
 host is known to run nothing. `Settle` gives such a VM, or one that a move has lost, to another
-vServer at a new epoch, or forgets it. Nobody starts it by that: its new owner may.
+vServer at a new epoch, or forgets it. Nobody starts it by that: its new owner may. Only a source
+that still holds the guest of a move, with its memory, is told to let it run on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vcenter.core import indexes, keys
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.movement import Event, advance
 from vcenter.core.table import Change
+from vcenter.core.twin import refuse_if_frozen
 from vcenter.core.view import View
 
 
@@ -123,13 +125,15 @@ class Settle:
         record = view.must_vm(self.vm_id)
         if self.server_id and view.must_server(self.server_id).liveness is not Liveness.ATTACHED:
             raise Refusal(Reason.SERVER_SILENT, f"vServer {self.server_id} is silent")
+        if self.server_id:
+            refuse_if_frozen(view, record.vm)
         if self.epoch != record.location.epoch:
             raise Refusal(Reason.STALE_EPOCH, f"VM {self.vm_id} has changed owner meanwhile")
         if not needs_settling(view, record):
             text = f"VM {self.vm_id} is with {record.location.server_id}, which is attached"
             raise Refusal(Reason.NOT_LOST, text)
         self._refuse_unless_proven(view, record)
-        return self._settled(view, record, now_ms)
+        return self._taken_back(view, record, now_ms) or self._settled(view, record, now_ms)
 
     def _refuse_unless_proven(self, view: View, record: VmRecord) -> None:
         for host in sorted(suspects(view, record) - {self.server_id}):
@@ -140,6 +144,22 @@ class Settle:
             if said is HostedState.UNKNOWN and not is_fenced(view, host):
                 text = f"vServer {host} may run VM {self.vm_id}: it is neither fenced nor answers"
                 raise Refusal(Reason.NEEDS_FENCE, text, evidence={"server": host})
+
+    def _taken_back(self, view: View, record: VmRecord, now_ms: int) -> Decision | None:
+        """A source that holds the guest with its memory, and is its owner again, is told to let it
+        run: the move goes back, as it does when its destination says that it lost it."""
+        move = view.work_on(record)
+        holds = self.evidence.get(self.server_id) is HostedState.HELD
+        if move is None or not holds or not (move.held and move.source == self.server_id):
+            return None
+        if move.phase is not Phase.SWITCHING or is_abroad(move.destination):
+            return None
+        text = f"settled by {self.requested_by}: back to {self.server_id}"
+        back = replace(move, failure=Failure(Reason.NEEDS_FENCE.name, text))
+        decision = advance(view, back, Event.TAKEN_BACK, now_ms)
+        return replace(
+            decision, reply=Location(move.source, VmState.INCOMING, move.epoch_after + 1)
+        )
 
     def _settled(self, view: View, record: VmRecord, now_ms: int) -> Decision:
         changes = list(self._end_of_move(view, record, now_ms))
@@ -176,15 +196,20 @@ def suspects(view: View, record: VmRecord) -> set[str]:
     """Every vServer that could run the VM: its owner, and both ends of the move that is under way,
     or that has lost it. One of another domain that gave it up for good cannot."""
     hosts = {record.location.server_id}
-    moves = list(view.all(Operation, indexes.moving(record.vm.vm_id)))
-    if record.location.state is VmState.LOST_NEEDS_FENCE:
-        moves += view.all(Operation, indexes.lost(record.vm.vm_id))
-    for move in moves:
-        if move.phase is not Phase.QUEUED:
+    for move in suspected(view, record):
+        if move.phase is not Phase.QUEUED and not move.apart:
             hosts |= {move.source, move.destination}
         if is_abroad(move.source) and move.epoch_after and not move.held:
             hosts.discard(move.source)
     return hosts
+
+
+def suspected(view: View, record: VmRecord) -> list[Operation]:
+    """The move that is under way, and those that have lost the VM."""
+    moves = list(view.all(Operation, indexes.moving(record.vm.vm_id)))
+    if record.location.state is VmState.LOST_NEEDS_FENCE:
+        moves += view.all(Operation, indexes.lost(record.vm.vm_id))
+    return moves
 
 
 def is_fenced(view: View, server_id: str) -> bool:

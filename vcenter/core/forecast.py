@@ -48,10 +48,11 @@ class Forecasts:
     _ways: dict[tuple[str, str], list[Operation]] = field(default_factory=dict)
 
     def of_plan(self, planned: Plan) -> Prediction | None:
-        """Of a live move; how long other kinds take is not predicted."""
-        live = planned.kind is MoveKind.LIVE
-        if not live:
-            return None
+        """Of a live move, and of disks that go along with a VM that is off; how long other kinds
+        take is not predicted."""
+        if planned.kind is not MoveKind.LIVE:
+            disks_alone = planned.kind.hands_over and planned.disks
+            return self._of_disks(planned) if disks_alone else None
         of_memory = self.of(planned.record, planned.destination, planned.budget)
         return _with_disks(of_memory, sum(disk.used for disk in planned.disks))
 
@@ -69,6 +70,22 @@ class Forecasts:
         memory = float(min(gauge.memory_mib or size, size or gauge.memory_mib) << 20)
         expected = partial(course, budget=budget)
         return _by_course(self._way(source, destination), expected, memory, dirty, gauge.dirty)
+
+    def _of_disks(self, planned: Plan) -> Prediction:
+        """They travel as fast as memory did on this way. A VM that is shut down for its move is off
+        all the time; how long its guest takes to end and to begin is its own affair."""
+        way = self._way(planned.record.location.server_id, planned.destination)
+        speed = _middle(way, _speed, BYTES_PER_SECOND)
+        off = planned.kind is MoveKind.RESTART
+        nothing = Prediction(
+            total_ms=OVERHEAD_MS,
+            downtime_ms=0.0,
+            bytes_per_second=speed,
+            dirty_bytes_per_second=0.0,
+            basis=Basis.MEASURED if way else Basis.ASSUMED,
+        )
+        predicted = _with_disks(nothing, sum(disk.used for disk in planned.disks))
+        return replace(predicted, downtime_ms=predicted.total_ms if off else 0.0)
 
     def _way(self, source: str, destination: str) -> list[Operation]:
         way = source, destination

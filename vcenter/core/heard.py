@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.errors import Reason
-from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep, Operation, Phase
+from common.model.operation import (
+    Failure,
+    HostedState,
+    MoveKind,
+    MoveOutcome,
+    MoveStep,
+    Operation,
+    Phase,
+)
+from vcenter.core import standby
 from vcenter.core.command import Decision
 from vcenter.core.movement import TRANSITIONS, Event, advance, decides_here, order_epoch, put
 from vcenter.core.view import View
@@ -27,19 +36,23 @@ class Heard:
         operation = view.operation(self.outcome.operation_id)
         if operation is None or not self.is_asked(operation) or not decides_here(operation):
             return Decision()
-        acked = self._acknowledge(operation)
-        event = event_of(acked, self.outcome)
+        if operation.move_kind is MoveKind.STANDBY:
+            acked, event = standby.heard(view, operation, self.server_id, self.outcome)
+        else:
+            acked = self._acknowledge(operation)
+            event = event_of(acked, self.outcome)
         if event is None or (acked.phase, event) not in TRANSITIONS:
             changed = acked != operation
             return Decision((put(acked),) if changed else ())
-        return advance(view, acked, event, now_ms, self.outcome)
+        advanced = advance(view, acked, event, now_ms, self.outcome)
+        return standby.with_alarm(view, advanced, now_ms)
 
     def is_asked(self, operation: Operation) -> bool:
         """The right host, for this VM, at the epoch of the order that stands."""
         if operation.phase.final:
             return False
         step = self.outcome.step
-        at_source = step in (MoveStep.COPY, MoveStep.ABORT)
+        at_source = step in (MoveStep.COPY, MoveStep.ABORT, MoveStep.MIRROR)
         if step is MoveStep.CLEAN:
             at_source = operation.phase not in (Phase.ABORTING, Phase.RETURNING)
         if step is MoveStep.START:

@@ -11,6 +11,7 @@ from common.model.operation import Operation, Phase
 from common.model.place import is_abroad
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
 from common.model.trust import Certificate, Invitation
+from common.model.twin import Twin
 from common.model.vm import VmRecord
 from vcenter.core.keys import Ledgered
 
@@ -24,6 +25,7 @@ GROUPS: Tag = ("groups",)
 OPERATIONS: Tag = ("operations",)
 ALERTS: Tag = ("alerts",)
 DISPUTES: Tag = ("disputes",)
+TWINS: Tag = ("twins",)
 ACTIVE: Tag = ("active",)
 CARRIED: Tag = ("carried",)  # moves of ours of which another domain's vCenter is to be told
 ABROAD: Tag = ("abroad",)  # vServers of other domains, as moves have made them known
@@ -89,7 +91,7 @@ def of_identity(identity: str) -> Tag:
     return ("identity", identity)
 
 
-_ALONE = ((Tenant, TENANTS), (Alert, ALERTS), (Dispute, DISPUTES))
+_ALONE = ((Tenant, TENANTS), (Alert, ALERTS), (Dispute, DISPUTES), (Twin, TWINS))
 
 
 def tags(record: Ledgered) -> Iterator[Tag]:

@@ -7,7 +7,9 @@ from typing import TypeAlias
 from common.model.dispute import Dispute
 from common.model.operation import Operation
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
+from common.model.telling import Telling
 from common.model.trust import Certificate, Invitation
+from common.model.twin import Twin
 from common.model.vm import Tombstone, VmRecord
 
 Ledgered: TypeAlias = (
@@ -22,6 +24,8 @@ Ledgered: TypeAlias = (
     | Certificate
     | Invitation
     | Dispute
+    | Telling
+    | Twin
 )
 
 VM = "vm/"
@@ -69,3 +73,11 @@ def invitation(invitation_id: str) -> str:
 
 def dispute(identity: str) -> str:
     return f"dispute/{identity}"
+
+
+def telling(domain: str) -> str:
+    return f"telling/{domain}"
+
+
+def twin(identity: str) -> str:
+    return f"twin/{identity}"

@@ -37,6 +37,7 @@ class Event(Enum):
     START_LOST = auto()  # it is not where it was to start
     START_MISSED = auto()  # likewise, and the source still holds it
     START_FAILED = auto()  # it is there, off
+    TAKEN_BACK = auto()  # a person has decided so; the source still holds it
     CLEANED = auto()
     CAME_BACK = auto()  # by hand, since: at the source there is the VM itself, and nothing to clean
     ABORTED = auto()  # the source runs on, the destination has nothing
@@ -49,6 +50,11 @@ class Event(Enum):
     FENCED = auto()
     NOT_FENCED = auto()  # or not known to be
     SETTLED = auto()  # a person has decided, on proof
+    IN_STEP = auto()  # a standby's copy lacks nothing
+    BROKEN = auto()  # it is not kept in step any more
+    PROMOTED = auto()
+    TOOK_OVER = auto()  # it runs
+    WOULD_NOT_RUN = auto()  # it is there, off
 
 
 TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
@@ -72,10 +78,17 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.SWITCHING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
     (Phase.SWITCHING, Event.START_FAILED): Phase.SETTLING,  # and then FAILED, see _ending
     (Phase.SWITCHING, Event.START_MISSED): Phase.RETURNING,
+    (Phase.SWITCHING, Event.TAKEN_BACK): Phase.RETURNING,
     (Phase.RETURNING, Event.STARTED): Phase.FAILED,  # the source runs it again
     (Phase.RETURNING, Event.START_LOST): Phase.LOST_NEEDS_FENCE,
     (Phase.SETTLING, Event.CLEANED): Phase.SUCCEEDED,
     (Phase.SETTLING, Event.CAME_BACK): Phase.SUCCEEDED,
+    (Phase.COPYING, Event.IN_STEP): Phase.MIRRORING,
+    (Phase.MIRRORING, Event.BROKEN): Phase.PREPARING,  # and copied anew
+    (Phase.MIRRORING, Event.CANCEL): Phase.ABORTING,
+    (Phase.MIRRORING, Event.PROMOTED): Phase.SWITCHING,
+    (Phase.SWITCHING, Event.TOOK_OVER): Phase.SUCCEEDED,
+    (Phase.SWITCHING, Event.WOULD_NOT_RUN): Phase.FAILED,
     **{
         (phase, Event.SETTLED): Phase.FAILED
         for phase in Phase
@@ -121,33 +134,59 @@ def advance(
         operation,
         phase=phase,
         acks=(),
-        phases=(*_lasting(operation, now_ms), PhaseTime(phase, now_ms)),
+        phases=(*_lasting(operation, event, now_ms), PhaseTime(phase, now_ms)),
         ended_ms=now_ms if phase.final else 0,
         failure=failure_of(operation, event, outcome),
+        port=0 if phase.final else operation.port,
     )
     record = view.vm(operation.vm_id)
     if record is None:  # none is meant, or it is gone while its move waited
         return Decision((put(moved),), moved)
+    if operation.move_kind is MoveKind.STANDBY and event not in _OF_A_PROMOTED:
+        return Decision((put(_kept(moved, event, outcome)),), moved)
     if event is Event.TURN:
         moving = replace(record, operation_id=moved.operation_id)
         return Decision((put(moved), Change(keys.vm(record.vm.vm_id), moving)), moved)
-    if event is Event.PREPARED and outcome is not None:
-        moved = replace(moved, gated=outcome.gated)
-        moved = _receipt(moved, policy_hash_after=outcome.policy_hash)
-    elif event is Event.COPIED and outcome is not None:
+    if event is Event.COPIED and outcome is not None:
         return _switch(moved, record, outcome, now_ms)
-    elif event is Event.START_MISSED:
+    if event in (Event.START_MISSED, Event.TAKEN_BACK):
         return _return(moved, record, now_ms)
-    elif event in (Event.STARTED, Event.START_FAILED) and outcome is not None:
+    if event is Event.PROMOTED:
+        promoted = replace(moved, epoch_after=operation.epoch_before + 1)
+        return _owner_changes(promoted, record, now_ms)
+    if event in _STARTED and outcome is not None:
         return _started(moved, record, outcome, now_ms)
-    elif event is Event.CLEANED and outcome is not None and outcome.bytes:
-        moved = _copied(moved, outcome)  # one that was held had no last figures at the switch
-    elif event is Event.START_LOST:
+    if event is Event.START_LOST:
         return _lost(view, moved, record, now_ms)
+    moved = _noted(moved, event, outcome)
     changes = [put(moved)]
     if phase.final and record.operation_id == moved.operation_id:
         changes += released(record, now_ms)
     return Decision(tuple(changes), moved)
+
+
+# What a standby has to do with the VM's record: only from its promotion on.
+_STARTED = (Event.STARTED, Event.START_FAILED, Event.TOOK_OVER, Event.WOULD_NOT_RUN)
+_OF_A_PROMOTED = (Event.PROMOTED, Event.START_LOST, *_STARTED)
+
+
+def _noted(moved: Operation, event: Event, outcome: MoveOutcome | None) -> Operation:
+    """What an answer has to say that changes nothing else."""
+    if event is Event.PREPARED and outcome is not None:
+        moved = replace(moved, gated=outcome.gated, port=outcome.port)
+        return _receipt(moved, policy_hash_after=outcome.policy_hash)
+    if event is Event.CLEANED and outcome is not None and outcome.bytes:
+        return _copied(moved, outcome)  # one that was held had no last figures at the switch
+    return moved
+
+
+def _kept(standby: Operation, event: Event, outcome: MoveOutcome | None) -> Operation:
+    """What its next orders need; in the end, nothing."""
+    if event is Event.PREPARED and outcome is not None:
+        return replace(standby, port=outcome.port)
+    if event is Event.IN_STEP and outcome is not None:
+        return _copied(replace(standby, definition=outcome.definition), outcome)
+    return replace(standby, definition=b"") if standby.phase.final else standby
 
 
 def released(record: VmRecord, now_ms: int) -> tuple[Change, ...]:
@@ -161,9 +200,12 @@ def released(record: VmRecord, now_ms: int) -> tuple[Change, ...]:
     return Change(keys.vm(vm_id), None), Change(keys.gone(vm_id), grave)
 
 
-def _lasting(operation: Operation, now_ms: int) -> tuple[PhaseTime, ...]:
-    """Whoever had its turn at once has never waited."""
+def _lasting(operation: Operation, event: Event, now_ms: int) -> tuple[PhaseTime, ...]:
+    """Whoever had its turn at once has never waited. A standby that is copied anew begins anew: it
+    may live for years."""
     entered = operation.phases
+    if event is Event.BROKEN:
+        return ()
     if operation.phase is Phase.QUEUED and entered[-1].entered_ms == now_ms:
         return entered[:-1]
     return entered
@@ -196,7 +238,7 @@ def failure_of(operation: Operation, event: Event, outcome: MoveOutcome | None) 
     if event is Event.DESTINATION_SILENT:
         text = f"the destination {operation.destination} went silent"
         return Failure(Reason.SESSION_LOST.name, text)
-    if event in (Event.COPIED, Event.CAME_BACK):
+    if event in (Event.COPIED, Event.CAME_BACK, Event.IN_STEP):
         return None  # whatever was said before, the move goes forward now
     if event is Event.ABORTED and operation.failure is not None:
         return operation.failure  # why it went back, not what went wrong on the way
@@ -212,16 +254,21 @@ def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms
     """The compare-and-set at the heart: new owner, epoch + 1, while neither side runs."""
     epoch = operation.epoch_before + 1
     held = outcome.truth is HostedState.HELD
-    switched = _copied(replace(operation, epoch_after=epoch, held=held), outcome)
+    switched = _copied(replace(operation, epoch_after=epoch, held=held, port=0), outcome)
     switched = _receipt(switched, policy_hash_before=outcome.policy_hash)
-    location = Location(operation.destination, VmState.INCOMING, epoch)
-    owned = replace(record, location=location, changed_ms=now_ms)
+    return _owner_changes(switched, record, now_ms)
+
+
+def _owner_changes(switched: Operation, record: VmRecord, now_ms: int) -> Decision:
+    location = Location(switched.destination, VmState.INCOMING, switched.epoch_after)
+    bound = switched.operation_id
+    owned = replace(record, location=location, changed_ms=now_ms, operation_id=bound)
     return Decision((put(switched), Change(keys.vm(record.vm.vm_id), owned)), switched)
 
 
 def _return(operation: Operation, record: VmRecord, now_ms: int) -> Decision:
-    """The destination has nothing and will not have it: back to the source, which still holds the
-    VM. Another change of owner, so another epoch."""
+    """The destination has nothing and will not have it, or is off: back to the source, which still
+    holds the VM. Another change of owner, so another epoch."""
     epoch = operation.epoch_after + 1
     location = Location(operation.source, VmState.INCOMING, epoch)
     owned = replace(record, location=location, changed_ms=now_ms)
@@ -240,7 +287,8 @@ def _started(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_m
     state = VmState.SHUT_OFF if off else VmState.RUNNING
     location = replace(record.location, state=state)
     running = replace(record, location=location, changed_ms=now_ms)
-    if settled.phase.final:  # it runs where it came from, and nothing is left to be done
+    if settled.phase.final:  # nothing is left to be done: it went back, or was a standby
+        settled = replace(settled, definition=b"")
         running = replace(running, operation_id="")
     return Decision((put(settled), Change(keys.vm(record.vm.vm_id), running)), settled)
 

@@ -56,7 +56,7 @@ def _ends(view: View, limits: Limits, active: list[Operation], now_ms: int) -> d
     """Those under way end when they should, and those that wait have their turn one by one."""
     busy, waiting = Busy(view, limits), queued(view)
     moving = [m for m in active if m.in_motion]
-    ending = [(_end(view, m, now_ms), m.operation_id, m) for m in moving]
+    ending = [(_end(view, m, now_ms), m.operation_id, m) for m in moving if not m.apart]
     heapify(ending)
     ends = {operation_id: end for end, operation_id, _ in ending}
     at = now_ms

@@ -13,6 +13,7 @@ from vcenter.core import indexes
 from vcenter.core.configuration import missing_capabilities
 from vcenter.core.loads import Loads
 from vcenter.core.nearness import Place
+from vcenter.core.twin import frozen, said
 from vcenter.core.view import View
 
 VCPU_OVERCOMMIT = 16  # CPUs are shared in time, memory is not
@@ -56,12 +57,15 @@ def objections(
 ) -> list[Objection]:
     """Everything that stands against a move of this kind of this VM to this host. `own`: the id of
     the move that is asked about, where it is in the table already."""
-    return [*movable(view, record, kind, own), *against(view, loads, record, destination)]
+    found = [*movable(view, record, kind, own), *against(view, loads, record, destination)]
+    return [*found, *unable(view, record, destination, kind)]
 
 
 def kind_for(asked: MoveKind, record: VmRecord) -> MoveKind:
     """How a VM is moved as it is now: what is off stays off, and what runs is shut down only for a
     move that was asked for as cold."""
+    if asked is MoveKind.STANDBY:
+        return asked
     if record.location.state is VmState.SHUT_OFF:
         return MoveKind.COLD
     return MoveKind.RESTART if asked is MoveKind.COLD else asked
@@ -73,12 +77,17 @@ def movable(view: View, record: VmRecord, kind: MoveKind, own: str = "") -> Iter
     for move in view.all(Operation, indexes.moving(vm_id)):
         if move.operation_id != own:
             text = f"VM {vm_id} is being moved by operation {move.operation_id}"
+            if move.apart:
+                end = f"`vctl op cancel {move.operation_id}`"
+                text = f"VM {vm_id} has a standby, which must be ended first: {end}"
             yield Objection(Reason.ALREADY_MOVING, text, vm_id=vm_id)
     dispute = view.dispute(vm_id)
     if dispute is not None and dispute.frozen_ms:
         yield Objection(
             Reason.IDENTITY_FROZEN, f"VM {vm_id} is frozen until it is thawed", vm_id=vm_id
         )
+    for twin in frozen(view, record.vm):
+        yield Objection(Reason.IN_TWO_DOMAINS, said(twin), vm_id=vm_id)
     if record.location.state is VmState.LOST_NEEDS_FENCE:
         yield Objection(Reason.NEEDS_FENCE, f"nobody can say who runs VM {vm_id}", vm_id=vm_id)
     elif record.location.state is not _needs(kind):
@@ -95,6 +104,16 @@ def movable(view: View, record: VmRecord, kind: MoveKind, own: str = "") -> Iter
 
 def _needs(kind: MoveKind) -> VmState:
     return VmState.SHUT_OFF if kind is MoveKind.COLD else VmState.RUNNING
+
+
+def unable(view: View, record: VmRecord, there: Server, kind: MoveKind) -> Iterator[Objection]:
+    """A standby needs two hosts that can."""
+    if kind is not MoveKind.STANDBY:
+        return
+    for host in (view.server(record.location.server_id), there):
+        if host is not None and not host.keeps_standbys:
+            text = f"{host.server_id} cannot keep standbys"
+            yield Objection(Reason.INCOMPATIBLE_HOST, text, host.server_id, record.vm.vm_id)
 
 
 def against(view: View, loads: Loads, record: VmRecord, there: Server) -> Iterator[Objection]:

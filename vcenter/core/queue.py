@@ -16,6 +16,7 @@ from typing import NamedTuple
 from common.errors import Reason
 from common.model.operation import Failure, Operation, Phase
 from vcenter.core import indexes, keys
+from vcenter.core.blackout import observed
 from vcenter.core.command import Decision
 from vcenter.core.loads import Loads
 from vcenter.core.movement import Event, advance
@@ -157,7 +158,8 @@ def _stored(overlay: Overlay, move: Operation) -> Iterator[Decision]:
 def _begun(view: View, move: Operation, against: list[Objection], now_ms: int) -> Decision:
     if not against:
         epoch = view.must_vm(move.vm_id).location.epoch
-        return advance(view, replace(move, epoch_before=epoch), Event.TURN, now_ms)
+        begun = replace(move, epoch_before=epoch, receipt=observed(view, move))
+        return advance(view, begun, Event.TURN, now_ms)
     return advance(view, replace(move, failure=failure_from(against)), Event.UNFIT, now_ms)
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from common.errors import Reason, Refusal
-from common.model.operation import HostedState
+from common.model.operation import Failure, HostedState
 from common.model.revision import generation
 from common.model.server import Liveness, Server, Severity
 from common.model.value import value
 from common.model.vm import Location, Vm, VmRecord, VmState
-from vcenter.core import dispute, keys
+from vcenter.core import dispute, keys, standby
 from vcenter.core.command import Alarm, Decision
 from vcenter.core.configuration import (
     claim_conflict,
@@ -57,8 +57,10 @@ class Confirm:
 
 @value
 class Reply:
+    """`epoch`: the VM's then, if there is an entry; else 0."""
+
     outcome: Outcome | None = None
-    record: VmRecord | None = None
+    epoch: int = 0
     came_from: Server | None = None
     came_from_epoch: int = 0
     confirm: Confirm | None = None
@@ -73,6 +75,9 @@ class Register:
     state: VmState
     epoch: int = 0
     evidence: Evidence | None = None
+
+    def knowing(self, evidence: Evidence) -> Register:
+        return replace(self, evidence=evidence)
 
     def decide(self, view: View, now_ms: int) -> Decision:
         server = view.must_server(self.server_id)
@@ -97,8 +102,12 @@ class Register:
         if origin is not None and origin.server_id == server.server_id:
             origin = None
         outcome = Outcome.ARRIVED if origin else Outcome.CREATED
-        reply = Reply(outcome, None, origin, grave.epoch if grave and origin else 0)
-        return self._write(view, server, merged(self.vm, known), epoch, reply, now_ms)
+        reply = Reply(outcome, 0, origin, grave.epoch if grave and origin else 0)
+        decision = self._write(view, server, merged(self.vm, known), epoch, reply, now_ms)
+        if grave is None or decision.refusal is not None:
+            return decision
+        risen = Change(keys.gone(self.vm.vm_id), None)
+        return replace(decision, changes=(*decision.changes, risen))
 
     # ---- the caller owns it ----
 
@@ -111,7 +120,7 @@ class Register:
         if held.state is VmState.LOST_NEEDS_FENCE:
             raise Refusal(Reason.NEEDS_FENCE, f"VM {record.vm.vm_id} is lost; a person must decide")
         if self.state is VmState.INCOMING or record.operation_id:
-            return Decision(reply=Reply(Outcome.UNCHANGED, record))
+            return Decision(reply=Reply(Outcome.UNCHANGED, held.epoch))
         epoch = max(self.epoch, held.epoch)
         vm = merged(self.vm, record.vm)
         reply = Reply(Outcome.UPDATED)
@@ -128,15 +137,20 @@ class Register:
         origin = view.must_server(held.server_id)
         move = view.move_of(record)
         by_move = move is not None and move.destination == self.server_id
-        if self.state is VmState.INCOMING or by_move:
-            return Decision(reply=Reply(Outcome.INCOMING, record, origin, held.epoch))
+        # A move that waited in a restored ledger has begun anew, and had been over long ago: its
+        # orders are void for the host that was made the owner then. What the hosts say decides.
+        again = by_move and self.epoch > held.epoch
+        if self.state is VmState.INCOMING or (by_move and not again):
+            return Decision(reply=Reply(Outcome.INCOMING, held.epoch, origin, held.epoch))
         if 0 < self.epoch < held.epoch:
             raise self._stale(held.epoch)
-        if self.state is VmState.SHUT_OFF or move is not None:
+        if self.state is VmState.SHUT_OFF or (move is not None and not again):
             raise self._not_owner(record)
         if self.evidence is None or self.evidence.epoch != held.epoch:
             return self._ask(origin, record)
-        return self._arrive(view, server, record, origin, self.evidence, now_ms)
+        arrived = self._arrive(view, server, record, origin, self.evidence, now_ms)
+        arrived = self._with_end_of_standby(view, record, arrived, now_ms)
+        return self._with_end_of_move(view, record, arrived, now_ms)
 
     def _ask(self, origin: Server, record: VmRecord) -> Decision:
         if origin.liveness is not Liveness.ATTACHED:
@@ -159,7 +173,7 @@ class Register:
         if evidence.claimant is not HostedState.RUNNING:
             raise Refusal(Reason.NOT_RUNNING, f"VM {self.vm.vm_id} does not run on the caller")
         epoch = max(self.epoch, record.location.epoch + 1)
-        reply = Reply(Outcome.ARRIVED, None, origin, record.location.epoch)
+        reply = Reply(Outcome.ARRIVED, 0, origin, record.location.epoch)
         vm = merged(self.vm, record.vm)
         return self._write(view, server, vm, epoch, reply, now_ms, record)
 
@@ -179,18 +193,35 @@ class Register:
         forgotten is true, and whoever it takes for the owner gave the VM away. A move that it
         remembers is over."""
         if self.state is VmState.INCOMING:
-            return Decision(reply=Reply(Outcome.INCOMING, record))
+            return Decision(reply=Reply(Outcome.INCOMING, record.location.epoch))
         elsewhere = record.location.server_id != self.server_id
         origin = view.server(record.location.server_id) if elsewhere else None
         outcome = Outcome.ARRIVED if elsewhere else Outcome.UPDATED
-        reply = Reply(outcome, None, origin, record.location.epoch if elsewhere else 0)
+        reply = Reply(outcome, 0, origin, record.location.epoch if elsewhere else 0)
         vm = merged(self.vm, record.vm)
         decision = self._write(view, server, vm, self.epoch, reply, now_ms, record)
+        return self._with_end_of_move(view, record, decision, now_ms)
+
+    def _with_end_of_move(
+        self, view: View, record: VmRecord, decision: Decision, now_ms: int
+    ) -> Decision:
+        """A change of owner ends a move that the entry still knew of."""
         move = view.move_of(record)
-        if move is None or move.phase.final or decision.refusal is not None:
+        epoch = decision.reply.epoch if decision.reply is not None else 0
+        if move is None or move.phase.final or decision.refusal is not None or not epoch:
             return decision
-        ended = overtaken(move, self.epoch, now_ms)
+        ended = overtaken(move, epoch, now_ms)
         return replace(decision, changes=(*decision.changes, ended))
+
+    def _with_end_of_standby(
+        self, view: View, record: VmRecord, decision: Decision, now_ms: int
+    ) -> Decision:
+        """Its disks are not mirrored from where the VM is now."""
+        if decision.refusal is not None or decision.reply is None or not decision.reply.epoch:
+            return decision
+        why = Failure(Reason.NOT_OWNER.name, f"the VM was moved by hand, to {self.server_id}")
+        ended = standby.end_with(view, record.vm.vm_id, why, now_ms)
+        return replace(decision, changes=(*decision.changes, *ended.changes))
 
     # ---- writing it down ----
 
@@ -212,17 +243,14 @@ class Register:
             return conflict.decision(view, now_ms)
         location = Location(self.server_id, self.state, epoch)
         if before is not None and before.vm == vm and before.location == location:
-            return Decision(reply=replace(reply, outcome=Outcome.UNCHANGED, record=before))
+            return Decision(reply=replace(reply, outcome=Outcome.UNCHANGED, epoch=epoch))
         given = self._hands(view, vm, reply, before)
         handed = dispute.passed(view, given, vm.vm_id, self.server_id, now_ms)
         if handed.refusal is not None:
             return handed
         record = VmRecord(vm, location, now_ms)
-        changes = [Change(keys.vm(vm.vm_id), record), *handed.changes]
-        if view.tombstone(vm.vm_id) is not None:
-            changes.append(Change(keys.gone(vm.vm_id), None))
-        told = Reply(reply.outcome, record, reply.came_from, reply.came_from_epoch)
-        return Decision(tuple(changes), told)
+        told = Reply(reply.outcome, epoch, reply.came_from, reply.came_from_epoch)
+        return Decision((Change(keys.vm(vm.vm_id), record), *handed.changes), told)
 
     def _hands(
         self, view: View, vm: Vm, reply: Reply, before: VmRecord | None

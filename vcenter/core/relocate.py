@@ -139,7 +139,7 @@ class RelocateAll:
             return
         for record in view.all(VmRecord, indexes.owned_by(self.server_id)):
             moves = view.all(Operation, indexes.moving(record.vm.vm_id))
-            if not any(move.source == self.server_id for move in moves):
+            if not any(move.source == self.server_id and not move.apart for move in moves):
                 yield record
 
     def _cordon(self, view: View) -> list[Change]:
@@ -188,7 +188,7 @@ def _placed(
     else:
         planned = plan(view, loads, record, where, kind)
     gauge = command.gauges.get(record.vm.vm_id, Gauge())
-    return on_terms(planned, command.asked, gauge.disks)
+    return on_terms(view, planned, command.asked, gauge.disks)
 
 
 def _known(abroad: Abroad | None, view: View) -> Sequence[Change]:

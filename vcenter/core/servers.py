@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from common.model.operation import Operation
 from common.model.server import Liveness, Server
-from vcenter.core import indexes, keys
+from vcenter.core import indexes, keys, standby
 from vcenter.core.command import Decision
 from vcenter.core.movement import destination_silent
 from vcenter.core.overlay import Overlay
@@ -69,10 +69,14 @@ class LapseServer:
         changes = self._silenced(view)
         overlay.add(changes)
         for move in list(overlay.all(Operation, indexes.ACTIVE)):
-            if move.destination == self.server_id:
+            if move.apart:
+                decided = standby.host_silent(overlay, move, self.server_id, now_ms).changes
+            elif move.destination == self.server_id:
                 decided = destination_silent(overlay, move, now_ms).changes
-                overlay.add(decided)
-                changes += decided
+            else:
+                continue
+            overlay.add(decided)
+            changes += decided
         return Decision(tuple(changes))
 
     def _silenced(self, view: View) -> list[Change]:

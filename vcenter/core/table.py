@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from common.model.identity import Claim
 from common.model.value import value
-from common.model.vm import VmRecord
+from common.model.vm import Location, VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.indexes import Tag, tags
 from vcenter.core.keys import VM, Ledgered
+from vcenter.core.packed import Kind, Packed, put_together
 from vcenter.core.view import FreezeLimits, View
 from vcenter.core.vms import Vms
 
@@ -23,6 +24,30 @@ class Change:
     record: Ledgered | None
 
 
+class NewVm(Change):
+    """A VM that was not there, as its row will have it; the record is made for whoever asks."""
+
+    __slots__ = ("changed_ms", "claims", "key", "location", "vm")
+    key: str
+
+    def __init__(
+        self,
+        vm: Packed,
+        claims: Sequence[tuple[int, int]],
+        location: Location,
+        changed_ms: int,
+    ) -> None:
+        self.key = keys.vm(vm.vm_id)
+        self.vm = vm
+        self.claims = claims  # `packed.claim_numbers` of the VM
+        self.location = location
+        self.changed_ms = changed_ms
+
+    @property
+    def record(self) -> VmRecord:
+        return VmRecord(self.vm.vm(), self.location, self.changed_ms)
+
+
 @value
 class Applied:
     """A change that has happened: before and after."""
@@ -30,6 +55,34 @@ class Applied:
     key: str
     before: Ledgered | None
     after: Ledgered | None
+
+    @property
+    def kind(self) -> type:
+        """Of the record."""
+        return type(self.before if self.after is None else self.after)
+
+
+class Entered(Applied):
+    """That a VM was entered. How it was then is read from its row, once somebody asks."""
+
+    __slots__ = ("_after", "_kind", "_row", "_server_id", "key")
+    key: str
+    before = None
+    kind = VmRecord
+
+    def __init__(self, key: str, kind: Kind, row: bytes, server_id: str) -> None:
+        self.key = key
+        self._kind = kind
+        self._row = row
+        self._server_id = server_id
+        self._after: VmRecord | None = None
+
+    @property
+    def after(self) -> VmRecord:
+        if self._after is None:
+            vm_id = self.key[len(VM) :]
+            self._after = put_together(vm_id, self._kind, self._row, self._server_id, "")
+        return self._after
 
 
 class Table(View):
@@ -65,6 +118,9 @@ class Table(View):
     def holder(self, claim: Claim) -> str | None:
         return self.vms.holder(claim)
 
+    def knows(self, vm_id: str, claims: Iterable[tuple[int, int]]) -> bool:
+        return self.vms.touches(vm_id, claims) or keys.gone(vm_id) in self._records
+
     def find(self, tag: Tag) -> Iterable[str]:
         found: Iterable[str] = self._tags.get(tag, ())
         of_vms = self._vm_tags.get(tag[0])
@@ -87,6 +143,8 @@ class Table(View):
         return [self._apply_one(revision, change) for change in changes]
 
     def _apply_one(self, revision: int, change: Change) -> Applied:
+        if isinstance(change, NewVm):
+            return self._enter(revision, change)
         key, record = change.key, change.record
         if key.startswith(VM):
             before: Ledgered | None = self.vms.get(key[len(VM) :])
@@ -105,6 +163,22 @@ class Table(View):
             for tag in tags(record):
                 self._tags.setdefault(tag, set()).add(key)
         return Applied(key, before, record)
+
+    def _enter(self, revision: int, new: NewVm) -> Entered:
+        vm, at = new.vm, new.location
+        row = self.vms.insert(
+            vm.vm_id,
+            self.vms.number_of(vm.kind),
+            vm.addresses,
+            vm.name,
+            new.claims,
+            at.server_id,
+            at.state,
+            at.epoch,
+            new.changed_ms,
+            revision,
+        )
+        return Entered(new.key, vm.kind, row, at.server_id)
 
     def _unfile(self, key: str, record: Ledgered) -> None:
         for tag in tags(record):

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from common.errors import Reason, Refusal
 from common.model.dispute import Dispute
 from common.model.identity import Claim
-from common.model.operation import Operation
+from common.model.operation import Operation, Phase
 from common.model.profile import Profile, effective
 from common.model.server import Group, Server, Tenant, VirtualNetwork
+from common.model.telling import Telling
 from common.model.trust import Certificate, Invitation
+from common.model.twin import Twin
 from common.model.vm import Tombstone, Vm, VmKey, VmRecord
 from vcenter.core import indexes, keys
 from vcenter.core.indexes import Tag
 from vcenter.core.keys import Ledgered
 
 R = TypeVar("R", bound=Ledgered)
+Shape: TypeAlias = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,22 @@ class View(ABC):
         """The vm_id that holds the claim."""
 
     @abstractmethod
+    def knows(self, vm_id: str, claims: Iterable[tuple[int, int]]) -> bool:
+        """Whether there is anything at all about the VM (it may be a tombstone), or a holder of one
+        of the claims: (VNI, address number). May say so of what has only just gone."""
+
+    @abstractmethod
     def find(self, tag: Tag) -> Iterable[str]:
         """Keys of the records filed under the tag, in no order."""
 
     @abstractmethod
     def owners_on(self, vni: int) -> Iterable[str]:
         """The vServers that own a VM of this VNI, each once."""
+
+    def sound(self) -> set[Shape]:
+        """What was found to fit together (a tenant, its group, networks with their VNIs), as long
+        as the view remembers it; to be added to. Most VMs of a group are of one shape."""
+        return set()
 
     # ---- one record ----
 
@@ -86,6 +99,12 @@ class View(ABC):
     def dispute(self, identity: str) -> Dispute | None:
         return self._typed(Dispute, keys.dispute(identity))
 
+    def telling(self, domain: str) -> Telling | None:
+        return self._typed(Telling, keys.telling(domain))
+
+    def twin(self, identity: str) -> Twin | None:
+        return self._typed(Twin, keys.twin(identity))
+
     # ---- several ----
 
     def all(self, kind: type[R], tag: Tag) -> Iterator[R]:
@@ -101,6 +120,9 @@ class View(ABC):
     def has_disputes(self) -> bool:
         return next(iter(self.find(indexes.DISPUTES)), None) is not None
 
+    def has_twins(self) -> bool:
+        return next(iter(self.find(indexes.TWINS)), None) is not None
+
     # ---- what follows from records ----
 
     def by_key(self, key: VmKey) -> VmRecord | None:
@@ -110,6 +132,17 @@ class View(ABC):
     def move_of(self, record: VmRecord) -> Operation | None:
         """The move that is under way for a VM."""
         return self.operation(record.operation_id) if record.operation_id else None
+
+    def work_on(self, record: VmRecord) -> Operation | None:
+        """The move that is under way for a VM, or else its standby."""
+        if record.operation_id:
+            return self.operation(record.operation_id)
+        return self.standby_of(record.vm.vm_id)
+
+    def standby_of(self, vm_id: str) -> Operation | None:
+        """The standby that has had its turn."""
+        moves = self.all(Operation, indexes.moving(vm_id))
+        return next((m for m in moves if m.apart and m.phase is not Phase.QUEUED), None)
 
     def profile_of(self, vm: Vm) -> Profile:
         """Effective: the VM's own over its group's."""

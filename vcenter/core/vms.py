@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Sequence
 from itertools import chain, count
-from operator import add
+from operator import add, itemgetter
 
 from common.model.identity import Claim
-from common.model.vm import VmRecord, VmState
+from common.model.vm import Location, VmRecord, VmState
 from vcenter.core import packed
-from vcenter.core.packed import Kind
+from vcenter.core.packed import Entry, Kind, Packed
 
 _NONE: frozenset[str] = frozenset()
 
@@ -45,6 +46,18 @@ class Vms:
         operation_id = self._operations.get(vm_id, "")
         return packed.put_together(vm_id, self.kinds[kind], row, self.servers[server], operation_id)
 
+    def entry_as(self, vm: Packed) -> Entry | None:
+        """Where it is, if the VM that is there is just as this one; None also if that takes more
+        than a glance to see."""
+        row = self.rows.get(vm.vm_id)
+        if row is None:
+            return None
+        kind, server, state, epoch, changed_ms, revision = packed.HEAD.unpack_from(row)
+        if self.kinds[kind] is not vm.kind or not vm.is_of(row):
+            return None
+        location = Location(self.servers[server], packed.STATES[state], epoch)
+        return Entry(location, changed_ms, self._operations.get(vm.vm_id, ""), revision)
+
     def revision_of(self, vm_id: str) -> int:
         row = self.rows.get(vm_id)
         return packed.revision_of(row) if row is not None else 0
@@ -52,6 +65,25 @@ class Vms:
     def holder(self, claim: Claim) -> str | None:
         held = self._claims.get(claim.vni)
         return held.get(packed.address_number(claim.address)) if held is not None else None
+
+    def touches(self, vm_id: str, addresses: Iterable[tuple[int, int]]) -> bool:
+        """Whether it has the VM, or one that holds one of the addresses: (VNI, address number)."""
+        if vm_id in self.rows:
+            return True
+        for vni, number in addresses:
+            held = self._claims.get(vni)
+            if held is not None and number in held:
+                return True
+        return False
+
+    def place_of(self, vm_id: str) -> tuple[str, int]:
+        """The vServer that owns it, and the epoch. Raises KeyError."""
+        server, _, epoch = packed.where(self.rows[vm_id][packed.WHERE])
+        return self.servers[server], epoch
+
+    def vnis(self) -> KeysView[int]:
+        """In which somebody has a claim."""
+        return self._claims.keys()
 
     def owned_by(self, server_id: str) -> Collection[str]:
         return self._owned.get(server_id, _NONE)
@@ -104,13 +136,15 @@ class Vms:
     # ---- writing ----
 
     def put(self, record: VmRecord, revision: int) -> None:
+        """A VM that is not there."""
         location = record.location
-        parts = packed.take_apart(record.vm)
+        kind, addresses, name = packed.take_apart(record.vm)
         self.insert(
             record.vm.vm_id,
-            self.number_of(parts.kind),
-            parts.addresses,
-            parts.name,
+            self.number_of(kind),
+            addresses,
+            name,
+            packed.claim_numbers(kind, addresses),
             location.server_id,
             location.state,
             location.epoch,
@@ -126,22 +160,39 @@ class Vms:
         number: int,
         addresses: bytes,
         name: bytes,
+        claims: Iterable[tuple[int, int]],
         server_id: str,
         state: VmState,
         epoch: int,
         changed_ms: int,
         revision: int,
-    ) -> None:
-        """A VM that is not there, of the kind of this number."""
+    ) -> bytes:
+        """A VM that is not there, of the kind of this number. Returns its row."""
         kind = self.kinds[number]
         self._of_kind[number][packed.STATE_NUMBERS[state]] += 1
-        server = self._server_numbers.get(server_id)
-        if server is None:
-            server = self._server_numbers[server_id] = len(self.servers)
-            self.servers.append(server_id)
+        server = self.server_number(server_id)
         head = packed.head(number, server, state, epoch, changed_ms, revision)
-        self.rows[vm_id] = head + addresses + name
-        self._file(vm_id, kind, addresses, self.servers[server])
+        row = self.rows[vm_id] = head + addresses + name
+        self._file(vm_id, kind, claims, self.servers[server])
+        return row
+
+    def fill(self, number: int, server: int, vm_ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        """VMs that are not there, of one kind and on one vServer, as the rows that they will be."""
+        kind, server_id = self.kinds[number], self.servers[server]
+        states = self._of_kind[number]
+        for state, many in Counter(map(itemgetter(packed.STATE_AT), rows)).items():
+            states[state] += many
+        self.rows.update(zip(vm_ids, rows, strict=True))
+        read, skip = int.from_bytes, packed.HEAD.size
+        for vni, at, end, mark in kind.claims:
+            where = slice(skip + at, skip + end)
+            numbers = [read(row[where], "big") | mark for row in rows]
+            self._claims.setdefault(vni, {}).update(zip(numbers, vm_ids, strict=True))
+        self._owned.setdefault(server_id, set()).update(vm_ids)
+        self._groups.setdefault(kind.tenant, {}).setdefault(kind.group, set()).update(vm_ids)
+        for vni in _vnis(kind):
+            hosts = self._hosts.setdefault(vni, {})
+            hosts[server_id] = hosts.get(server_id, 0) + len(vm_ids)
 
     def remove(self, vm_id: str) -> None:
         row = self.rows.pop(vm_id)
@@ -150,6 +201,14 @@ class Vms:
         self._unfile(vm_id, kind, row[packed.HEAD.size : kind.name_at()], self.servers[server])
         self._operations.pop(vm_id, None)
         self._release(number, kind, packed.state_number(row))
+
+    def server_number(self, server_id: str) -> int:
+        """The vServer's, in rows; never another's."""
+        server = self._server_numbers.get(server_id)
+        if server is None:
+            server = self._server_numbers[server_id] = len(self.servers)
+            self.servers.append(server_id)
+        return server
 
     def number_of(self, kind: Kind) -> int:
         """For `insert`, at once: a kind that nobody is of is forgotten with the next that goes."""
@@ -165,8 +224,10 @@ class Vms:
         if not any(self._of_kind[number]):
             del self.kinds[number], self._of_kind[number], self._kind_numbers[kind]
 
-    def _file(self, vm_id: str, kind: Kind, addresses: bytes, server_id: str) -> None:
-        for vni, number in packed.claim_numbers(kind, addresses):
+    def _file(
+        self, vm_id: str, kind: Kind, claims: Iterable[tuple[int, int]], server_id: str
+    ) -> None:
+        for vni, number in claims:
             held = self._claims.get(vni)
             if held is None:
                 held = self._claims[vni] = {}

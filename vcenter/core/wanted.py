@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from common.errors import Reason
 from common.model.disk import Disk
-from common.model.operation import MoveStep, Operation, Phase
+from common.model.operation import MoveKind, MoveStep, Operation, Phase
 from common.model.server import Group, Server
 from common.model.vm import VmRecord, VmState
 from common.model.wanted import MoveOrder, PortState, WantedVm
@@ -32,6 +32,19 @@ _AT_SOURCE = {
     Phase.ABORTING: MoveStep.ABORT,
     Phase.SETTLING: MoveStep.CLEAN,
     Phase.RETURNING: MoveStep.START,
+}
+# A standby's source copies and then watches; nothing is cleaned there, for the VM stays.
+_STANDBY_AT_SOURCE = {
+    Phase.COPYING: MoveStep.COPY,
+    Phase.MIRRORING: MoveStep.MIRROR,
+    Phase.ABORTING: MoveStep.ABORT,
+}
+_STANDBY_AT_DESTINATION = {
+    Phase.PREPARING: MoveStep.PREPARE,
+    Phase.COPYING: MoveStep.MIRROR,
+    Phase.MIRRORING: MoveStep.MIRROR,
+    Phase.ABORTING: MoveStep.CLEAN,
+    Phase.SWITCHING: MoveStep.START,
 }
 _AT_DESTINATION = {
     Phase.PREPARING: MoveStep.PREPARE,
@@ -90,7 +103,7 @@ def _digest(view: View, server_id: str, record: VmRecord, order: MoveOrder | Non
 
 
 def _order_for(view: View, server_id: str, record: VmRecord | None) -> MoveOrder | None:
-    move = view.move_of(record) if record is not None else None
+    move = view.work_on(record) if record is not None else None
     return _order(view, server_id, move) if move is not None else None
 
 
@@ -107,14 +120,11 @@ def _closed_reason(view: View, server_id: str, record: VmRecord, owned: bool) ->
 
 
 def _order(view: View, server_id: str, move: Operation) -> MoveOrder | None:
-    if server_id == move.source:
-        step, peer_id = _AT_SOURCE.get(move.phase), move.destination
-    elif server_id == move.destination:
-        step, peer_id = _AT_DESTINATION.get(move.phase), move.source
-        if move.phase is Phase.ABORTING and move.source not in move.acks:
-            step = MoveStep.PREPARE  # the copy may have been faster: nothing is thrown away yet
-    else:
+    if server_id not in (move.source, move.destination):
         return None
+    at_source = server_id == move.source
+    peer_id = move.destination if at_source else move.source
+    step = _step(move, at_source=at_source)
     if step is None:
         return None
     peer = view.must_server(peer_id)
@@ -129,24 +139,34 @@ def _order(view: View, server_id: str, move: Operation) -> MoveOrder | None:
         gated=move.gated and step is MoveStep.COPY,
         disks=_disks(move, step),
         budget=move.budget,
+        port=move.port if step is MoveStep.COPY else 0,
+        definition=move.definition if step is MoveStep.START else b"",
     )
+
+
+def _step(move: Operation, *, at_source: bool) -> MoveStep | None:
+    if move.move_kind is MoveKind.STANDBY:
+        return (_STANDBY_AT_SOURCE if at_source else _STANDBY_AT_DESTINATION).get(move.phase)
+    if at_source:
+        return _AT_SOURCE.get(move.phase)
+    if move.phase is Phase.ABORTING and move.source not in move.acks:
+        return MoveStep.PREPARE  # the copy may have been faster: nothing is thrown away yet
+    return _AT_DESTINATION.get(move.phase)
 
 
 def _disks(move: Operation, step: MoveStep) -> tuple[Disk, ...]:
     """To make room for, to copy; and to remove where they have come from, once the VM lives with
-    its copies, or where they came to when it does not. What an abort leaves at the destination is
-    known there: nobody else can tell it from what was there before."""
-    if step in (MoveStep.PREPARE, MoveStep.COPY):
+    its copies. What is left at a destination when it does not is known there: nobody else can tell
+    it from what was there before, or from what the guest wrote before it was shut off."""
+    if step in (MoveStep.PREPARE, MoveStep.COPY) or move.move_kind is MoveKind.STANDBY:
         return move.disks
-    lives_elsewhere = move.phase is Phase.RETURNING or (
-        move.phase is Phase.SETTLING and move.failure is None
-    )
+    lives_elsewhere = move.phase is Phase.SETTLING and move.failure is None
     return move.disks if step is MoveStep.CLEAN and lives_elsewhere else ()
 
 
 def hosts_of(view: View, record: VmRecord) -> set[str]:
-    """The owner, and both sides of a move."""
-    move = view.move_of(record)
+    """The owner, and both sides of a move, or of its standby."""
+    move = view.work_on(record)
     hosts = {record.location.server_id}
     return hosts | {move.source, move.destination} if move is not None else hosts
 
@@ -182,9 +202,9 @@ def affected(view: View, change: Applied) -> Iterator[tuple[str, Item]]:
             yield from product(hosts_of(view, side), [side.vm.vm_id, *side.vm.vnis()])
         elif isinstance(side, Operation):
             record = view.vm(side.vm_id)
-            if record is not None:
-                items: list[Item] = [side.vm_id, *record.vm.vnis()]
-                yield from product((side.source, side.destination), items)
+            vnis = record.vm.vnis() if record is not None else ()
+            items: list[Item] = [side.vm_id, *vnis] if side.vm_id else []
+            yield from product((side.source, side.destination), items)
         elif isinstance(side, Group):
             for record in view.all(VmRecord, indexes.in_group(side.tenant, side.name)):
                 yield from ((host, record.vm.vm_id) for host in hosts_of(view, record))

@@ -74,6 +74,19 @@ class Client:
                 return
             page.page_token = answer.next_page_token
 
+    def servers(
+        self, request: directory_pb2.ListServersRequest
+    ) -> Iterator[directory_pb2.ServerLoad]:
+        """Every vServer that the request selects, over all pages."""
+        page = directory_pb2.ListServersRequest(page_size=PAGE_SIZE)
+        page.MergeFrom(request)
+        while True:
+            answer = self.call(self.directory.ListServers, page)
+            yield from answer.servers
+            if not answer.next_page_token:
+                return
+            page.page_token = answer.next_page_token
+
     def list_operations(
         self, request: operations_pb2.ListOperationsRequest, limit: int
     ) -> Iterator[operations_pb2.Operation]:

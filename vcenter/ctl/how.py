@@ -77,7 +77,8 @@ _OPTIONS = (
     click.option(
         "--copy-disks",
         is_flag=True,
-        help="There is no shared storage: its own disks are copied, while it runs.",
+        help="There is no shared storage: its own disks are copied, while it runs or while it is"
+        " off.",
     ),
     click.option("--plan", is_flag=True, help="Only say what would be done, or why it cannot be."),
     click.option("--wait/--no-wait", default=True, help="Wait for the end (default), or do not."),

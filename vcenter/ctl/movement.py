@@ -119,6 +119,9 @@ def _of_a_move(op: Operation) -> Pairs:
         yield "Expected", expected(op.predicted)
     if not op.done and progress(op):
         yield "Copied so far", progress(op)
+    if op.progress.HasField("in_step_at"):
+        missing = f"{size(op.progress.bytes_remaining)} to be written"
+        yield "In step", f"{moment(op.progress.in_step_at)} (when that was last heard), {missing}"
     if op.HasField("receipt"):
         yield from _figures(op.receipt, op.predicted)
 
@@ -149,10 +152,10 @@ _GROUNDS = {
 def _figures(done: operations_pb2.Receipt, predicted: operations_pb2.Prediction) -> Pairs:
     yield "Total", span(done.total_ms) + _against(done.total_ms, predicted.total_ms)
     still = f"{span(done.downtime_ms)}, as the hypervisor measured it"
-    yield "Downtime", still + _against(done.downtime_ms, predicted.downtime_ms)
+    still += _against(done.downtime_ms, predicted.downtime_ms)
+    yield "Downtime", still if done.downtime_ms else "not measured"
     yield "Switch", span(done.switch_ms)
-    seen = done.HasField("blackout_ms")
-    yield "Blackout", span(done.blackout_ms) if seen else "not measured"
+    yield "Blackout", blackout(done)
     if done.suspended:
         yield "Budget not kept", "the guest stood still for the rest of its copy"
     if done.slowed_percent:
@@ -165,6 +168,15 @@ def _figures(done: operations_pb2.Receipt, predicted: operations_pb2.Prediction)
     before, after = done.policy_hash_before, done.policy_hash_after
     same = "the same before and after" if before == after else f"CHANGED, was {short(before)}"
     yield "Policy", f"{short(after)}, {same}"
+
+
+def blackout(done: operations_pb2.Receipt) -> str:
+    """`83 ms, as h3 heard it`; or why nobody did."""
+    if done.HasField("blackout_ms"):
+        return f"{span(done.blackout_ms)}, as {done.observer} heard it from beside"
+    if done.observer and not done.blackout_why:
+        return f"not known yet: {done.observer} listens"
+    return "not measured" + (f": {done.blackout_why}" if done.blackout_why else "")
 
 
 def _against(happened: float, predicted: float) -> str:

@@ -59,6 +59,14 @@ def _ports(answer: directory_pb2.GetVmResponse) -> str:
     return f"policy {short(wanted)} in force"
 
 
+def _twin(twin: types_pb2.Twin) -> str:
+    sides = "; ".join(
+        f"in {s.domain} VM {s.vm_id} on {s.server_id} at epoch {s.epoch}" for s in twin.sides
+    )
+    told = f", as {twin.told_by} says" if twin.told_by else ""
+    return f"{twin.identity} is held twice since {moment(twin.since)}{told}: {sides}"
+
+
 def vm_pairs(answer: directory_pb2.GetVmResponse) -> Pairs:
     """Everything about one VM."""
     machine, place = answer.record.vm, answer.record.location
@@ -76,4 +84,6 @@ def vm_pairs(answer: directory_pb2.GetVmResponse) -> Pairs:
         status = answer.status
         yield "In use", f"CPU {status.cpu_percent:.0f}%, {status.memory_used_mib} MiB"
     yield "Operation", or_none(answer.record.operation_id)
+    for twin in answer.twins:
+        yield ("Thawed" if twin.HasField("thawed_at") else "Frozen"), _twin(twin)
     yield "Changed", f"{moment(answer.record.changed_at)}, revision {answer.record.revision}"

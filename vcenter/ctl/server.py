@@ -88,8 +88,7 @@ def list_(app: App, load: str | None, least_used: bool) -> None:
     request = directory_pb2.ListServersRequest(least_used_only=least_used)
     if load:
         request.load = _LOADS[load]
-    answer = app.client.call(app.client.directory.ListServers, request)
-    many(app, answer.servers, COLUMNS, _name, "No vServer matches.")
+    many(app, app.client.servers(request), COLUMNS, _name, "No vServer matches.")
 
 
 def _pairs(item: ServerLoad) -> Pairs:
@@ -119,9 +118,7 @@ def show(app: App, server_id: str) -> None:
       vctl server show host-7
       vctl server show host-7 -o json
     """
-    request = directory_pb2.ListServersRequest()
-    answer = app.client.call(app.client.directory.ListServers, request)
-    for item in answer.servers:
+    for item in app.client.servers(directory_pb2.ListServersRequest()):
         if item.server.server_id == server_id:
             one(app, item, _pairs(item), server_id)
             return

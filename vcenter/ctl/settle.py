@@ -1,4 +1,4 @@
-"""vctl vm recover, forget: what becomes of a VM that was lost, or whose vServer is off."""
+"""vctl vm promote, recover, forget: what becomes of a VM that was lost, or whose vServer is off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,26 @@ from common.pb.vsignal.v1 import operations_pb2
 from vcenter.ctl.app import App, command_with_app
 from vcenter.ctl.commands import Command
 from vcenter.ctl.keys import find_vm_id
+from vcenter.ctl.move import finished
 from vcenter.ctl.output import one
+
+
+@click.command(cls=Command)
+@click.argument("key")
+@click.option("--wait/--no-wait", default=True, help="Wait for the end (default), or do not.")
+@command_with_app
+def promote(app: App, key: str, wait: bool) -> None:
+    """Starts the standby of a VM, whose vServer is fenced, or says that it is off there.
+
+    What the guest had written when its copy was last in step is there; `vctl op show` says when
+    that was.
+
+    \b
+    Example:
+      vctl vm promote web-1
+    """
+    request = operations_pb2.PromoteRequest(vm_id=find_vm_id(app.client, key))
+    finished(app, app.client.call(app.client.operations.Promote, request), wait=wait)
 
 
 @click.command(cls=Command)
@@ -19,7 +38,8 @@ def recover(app: App, key: str, server_id: str) -> None:
     """Gives a lost VM, or one of a fenced vServer, to another vServer, at a new epoch.
 
     Refused unless every vServer that could run it is fenced, or says that it does not. Starting it
-    there (`virsh start`) is up to you; the ledger then knows it, and its ports open.
+    there (`virsh start`) is up to you; the ledger then knows it, and its ports open. A guest that
+    its move's source still holds, with its memory, runs on there by this.
 
     \b
     Example:

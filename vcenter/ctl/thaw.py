@@ -1,4 +1,4 @@
-"""vctl vm thaw: an identity that changed hands too often may do so again."""
+"""vctl vm thaw: a frozen identity is free again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from vcenter.ctl.keys import find_key
 @click.argument("key")
 @command_with_app
 def thaw(app: App, key: str) -> None:
-    """Lets a frozen identity change hands again. Look first who took turns at it.
+    """Lets a frozen identity change hands again. Look first who took turns at it. Of one that two
+    domains hold, orders are taken again by this one, as long as it is the same two.
 
     KEY names what is frozen, as the alert does: a VM, or one address (VNI/MAC, VNI/IP).
 
@@ -26,4 +27,4 @@ def thaw(app: App, key: str) -> None:
     """
     request = inventory_pb2.ThawVmRequest(key=find_key(app.client, key))
     app.client.call(app.client.inventory.ThawVm, request)
-    app.say(f"{key} may change hands again.")
+    app.say(f"{key} is not frozen any more.")

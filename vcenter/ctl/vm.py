@@ -16,7 +16,7 @@ from vcenter.ctl.output import Column, many, one
 from vcenter.ctl.places import addresses, closed_because, owner, state, vm_pairs
 from vcenter.ctl.profile import show_profile
 from vcenter.ctl.replicate import replicate
-from vcenter.ctl.settle import forget, recover
+from vcenter.ctl.settle import forget, promote, recover
 from vcenter.ctl.thaw import thaw
 from vcenter.ctl.where import where
 from vcenter.ctl.words import moment, or_none, short, word
@@ -32,7 +32,7 @@ def vm() -> None:
     """
 
 
-for _command in (where, history, move, replicate, assign, thaw, recover, forget):
+for _command in (where, history, move, replicate, assign, thaw, promote, recover, forget):
     vm.add_command(_command)
 COLUMNS: list[Column[Record]] = [
     Column("VM", lambda r: r.vm.vm_id),

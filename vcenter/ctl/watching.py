@@ -27,8 +27,8 @@ def run(
     try:
         while True:
             for event in app.client.stream(app.client.directory.Watch, request, app.timeout):
-                last = max(last, event.revision)
                 kind = event.WhichOneof("change")
+                last = max(last, event.revision - (kind != "bookmark"))  # it may have more changes
                 if kind == "resync":
                     app.say(f"Changes were missed; beginning again: {event.resync}")
                     request.from_revision = 0
@@ -43,7 +43,7 @@ def run(
         if app.timeout and status_of(error) == "DEADLINE_EXCEEDED":
             return  # as long as was asked for
         if last:
-            app.say(f"The last revision was {last}; `vctl events --from {last}` goes on there.")
+            app.say(f"All up to {last} was told; `vctl events --from {last}` goes on there.")
         raise
 
 

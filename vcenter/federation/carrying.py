@@ -17,11 +17,12 @@ import grpc.aio
 from common import log
 from common.clock import Clock
 from common.codec.checker import Checker
+from common.codec.enums import HOSTED_STATE
 from common.codec.operation import from_outcome, to_operation
 from common.codec.server import from_server
 from common.errors import Refusal
 from common.model.caller import Caller
-from common.model.operation import Operation
+from common.model.operation import HostedState, Operation
 from common.model.place import domain_of, translated
 from common.model.server import Server
 from common.model.vm import VmRecord
@@ -33,7 +34,7 @@ from vcenter.core.abroad import Abroad, Planned, as_known
 from vcenter.core.handover import Answered
 from vcenter.federation.guests import from_move, from_objection, to_guest
 from vcenter.federation.homes import Homes
-from vcenter.federation.neighbour import Neighbour
+from vcenter.federation.neighbour import Neighbour, answer_to
 from vcenter.federation.receiving import HELD_S
 from vcenter.federation.relay import on_behalf, refused_by
 from vcenter.ledger.feed import Committed
@@ -59,7 +60,7 @@ class Carrier:
         self._ways: dict[str, Neighbour] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._wakes: dict[str, Wake] = {}
-        ledger.feed.listen(self._committed)
+        ledger.feed.listen(self._committed, Operation)
 
     async def plan(self, records: Sequence[VmRecord], destination: str, caller: Caller) -> Abroad:
         """May they go to DOMAIN/SERVER, or to any host of DOMAIN/? Raises `Refusal`."""
@@ -69,7 +70,8 @@ class Carrier:
         )
         stub, metadata = await self._stub(domain, caller.path)
         try:
-            answer = await stub.PlanArrivals(request, metadata=metadata, timeout=PLANNED_WITHIN)
+            call = stub.PlanArrivals(request, metadata=metadata, timeout=PLANNED_WITHIN)
+            answer = await answer_to(call)
         except grpc.aio.AioRpcError as error:
             raise refused_by(domain, error) from error
         planned = {one.vm_id: self._from_planned(one, domain) for one in answer.arrivals}
@@ -84,6 +86,27 @@ class Carrier:
             check.done()
             server = as_known(read, translated(read.server_id, domain, self._own))
         return Planned(server, objections, tuple(wire.creates))
+
+    async def ask(self, move: Operation, caller: Caller) -> HostedState:
+        """What the destination's host says itself of the VM. UNKNOWN: nobody answers."""
+        request = self._request(move)
+        request.ask = True
+        try:
+            stub, metadata = await self._stub(domain_of(move.destination), caller.path)
+            call = stub.Carry(request, metadata=metadata, timeout=PLANNED_WITHIN)
+            answer = await answer_to(call)
+        except (Refusal, grpc.aio.AioRpcError) as error:
+            _log.warning("not asked", operation_id=move.operation_id, why=str(error))
+            return HostedState.UNKNOWN
+        return HOSTED_STATE.read(Checker(), "asked", answer.asked, HostedState.UNKNOWN)
+
+    def _request(self, move: Operation) -> pb.CarryRequest:
+        """With the VM, for as long as it is this move's: afterwards it may be somewhere else."""
+        table = self._ledger.table
+        request, record = pb.CarryRequest(move=to_operation(move)), table.vm(move.vm_id)
+        if record is not None and record.operation_id == move.operation_id and not move.epoch_after:
+            request.guest.CopyFrom(to_guest(table, record))
+        return request
 
     # ---- those that are under way ----
 
@@ -150,14 +173,12 @@ class Carrier:
             await asyncio.gather(asking, ringing, return_exceptions=True)
 
     async def _tell(self, move: Operation, heard: int) -> pb.CarryResponse:
-        table, domain = self._ledger.table, domain_of(move.destination)
-        request = pb.CarryRequest(move=to_operation(move), heard=heard)
-        record = table.vm(move.vm_id)
-        if record is not None and not move.epoch_after:
-            request.guest.CopyFrom(to_guest(table, record))
+        domain, request = domain_of(move.destination), self._request(move)
+        request.heard = heard
         stub, metadata = await self._stub(domain, move.on_behalf)
         try:
-            answer = await stub.Carry(request, metadata=metadata, timeout=ANSWERED_WITHIN)
+            call = stub.Carry(request, metadata=metadata, timeout=ANSWERED_WITHIN)
+            answer = await answer_to(call)
         except grpc.aio.AioRpcError as error:
             raise refused_by(domain, error) from error
         return answer

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import grpc.aio
 
 from common.clock import Clock
 from common.codec.vm import plain_key
+from common.model.vm import VmKey, VmRecord
 from common.pb.vsignal.v1 import federation_pb2
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.core import indexes
@@ -17,10 +18,14 @@ from vcenter.core.duplicate import Held
 from vcenter.core.table import Table
 from vcenter.federation.asked import Asked
 from vcenter.federation.duplicates import Duplicates
-from vcenter.federation.followed import Followed
+from vcenter.federation.followed import Followed, Heard
 from vcenter.federation.forwarding import clear_abroad, forwarded
+from vcenter.federation.index import Index
 from vcenter.federation.neighbour import Dial, Neighbour
 from vcenter.federation.settings import DomainSettings
+from vcenter.federation.twins import Twins
+from vcenter.federation.warnings import Warnings
+from vcenter.federation.word import Word
 from vcenter.ledger.ledger import Ledger
 from vcenter.wire.caller import Caller
 
@@ -39,9 +44,13 @@ class Federation:
     ) -> None:
         self.own = own
         self._ledger = ledger
-        self._duplicates = Duplicates(own, ledger, self._held)
+        self._twins = Twins(ledger, self._words, clock)
+        self._duplicates = Duplicates(
+            own, ledger, self._may_have, self._words, self._twins.suspect, clock
+        )
+        self._index: Index[Followed] = Index()
         self._followed = [
-            Followed(d, dial, own, clock, chance, self._duplicates.seen)
+            Followed(d, dial, own, clock, chance, self._duplicates.seen, self._changed, self._index)
             for d in domains
             if d.relation != "parent"
         ]
@@ -49,8 +58,21 @@ class Federation:
             Asked(d, dial, own, clock, chance) for d in domains if d.relation == "parent"
         ]
         self.neighbours: Sequence[Neighbour] = (*self._asked, *self._followed)
+        judges = [parent for parent in self._asked if parent.freezes]
+        self.warnings = Warnings(own, ledger, judges, clock)
+        self._listeners: list[Callable[[], None]] = []
         if self._followed:
             self._duplicates.listen()
+            self.listen(self._twins.look_again)
+            self.listen(self._duplicates.look_again)
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """It is called whenever a copy may have changed."""
+        self._listeners.append(listener)
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def copies(self) -> Iterable[tuple[str, Table]]:
         """Of each domain that is followed, its name and what is known of its ledger."""
@@ -73,6 +95,8 @@ class Federation:
                     if neighbour.renewal is not None:
                         tasks.create_task(neighbour.renewal.run())
                 tasks.create_task(self._duplicates.run())
+                tasks.create_task(self._twins.run())
+                tasks.create_task(self.warnings.run())
         finally:
             for neighbour in self.neighbours:
                 await neighbour.close()
@@ -87,39 +111,49 @@ class Federation:
         nobody has heard of since it was given to another domain is found where it went."""
         clear_abroad(self._ledger.table, response)
         missing = [n for n, result in enumerate(response.results) if not result.found]
-        left = [n for n in missing if not self._fill(request, response, n, caller)]
+        hearsay: dict[int, pb.LookupResult] = {}
+        for n in missing:
+            best = self._heard(plain_key(request.keys[n]), caller)
+            if best is None:
+                continue
+            (result,) = pb.LookupResponse.FromString(best.encoded()).results
+            if best.is_its_own:
+                response.results[n].CopyFrom(result)
+            else:
+                hearsay[n] = result
+        left = [n for n in missing if not response.results[n].found]
+        if not left:
+            return
         not_asked = {f.name for f in self._followed if not f.is_current}
-        if left and not caller.confined:
+        if not caller.confined:
             not_asked |= await self._ask(request, response, left)
-        elif left:
+        else:
             not_asked |= {way.name for way in self._ways(request.asked)}
         for n in left:
             if response.results[n].found:
                 continue
-            last = forwarded(self._ledger.table, plain_key(request.keys[n]), caller)
+            key = plain_key(request.keys[n])
+            last = hearsay.get(n) or forwarded(self._ledger.table, key, caller)
             if last is not None:
                 response.results[n].CopyFrom(last)
             else:
                 _deny(response.results[n], not_asked)
 
-    def _fill(
-        self, request: pb.LookupRequest, response: pb.LookupResponse, n: int, caller: Caller
-    ) -> bool:
-        """The word that was heard last is the better one; between two, the higher epoch, and then
-        that of the domain itself."""
-        key = plain_key(request.keys[n])
-        found = [(f, r) for f in self._followed if (r := f.find(key, caller)) is not None]
-        if not found:
-            return False
+    def kept(self, key: VmKey, caller: Caller) -> bytes | None:
+        """What is kept of a VM by its own domain's word: a LookupResponse of one result. None:
+        nothing, and it is for `complete` to find out more."""
+        best = self._heard(key, caller)
+        return best.encoded() if best is not None and best.is_its_own else None
 
-        def rank(one: tuple[Followed, pb.LookupResult]) -> tuple[bool, int, bool]:
-            followed, result = one
-            its_own = result.authority == followed.name
-            return followed.is_current, result.location.epoch, its_own
-
-        _, best = max(found, key=rank)
-        response.results[n].CopyFrom(best)
-        return True
+    def _heard(self, key: VmKey, caller: Caller) -> Heard | None:
+        """The best word that is kept. Nobody tells us what is ours. Who is confined is answered
+        from all copies, whoever has it: how long it takes says nothing of others' VMs."""
+        vnis = (key.claim.vni,) if key.claim is not None else ()
+        asked = self._followed if caller.confined else self._index.who(key.vm_id, vnis)
+        heard = [h for f in asked if (h := f.find(key, caller)) and h.authority != self.own]
+        if len(heard) < 2:
+            return heard[0] if heard else None
+        return max(heard, key=lambda one: one.weight)
 
     async def _ask(
         self, request: pb.LookupRequest, response: pb.LookupResponse, left: Iterable[int]
@@ -137,15 +171,16 @@ class Federation:
                 silent.add(way.name)
                 continue
             for n, answer in zip(numbers, answers, strict=True):
-                if answer.found:
+                if answer.found and answer.authority != self.own:
                     results[n].CopyFrom(answer)
                 else:
                     results[n].not_asked.extend(answer.not_asked)
         return silent
 
     def _ways(self, asked: Iterable[str]) -> list[Neighbour]:
-        """Who may know of what no copy has: parents, and who leads on to others."""
-        onward = [f for f in self._followed if f.leads_on and f.is_current]
+        """Who may know of what no copy has: parents, who leads on to others, and who tells nothing
+        unasked."""
+        onward = [f for f in self._followed if (f.leads_on or f.only_asked) and f.is_current]
         return [n for n in (*self._asked, *onward) if n.name not in asked]
 
     async def describe(self, tree: bool, asked: Sequence[str]) -> federation_pb2.Domain:
@@ -176,10 +211,17 @@ class Federation:
         except grpc.aio.AioRpcError:
             return ()  # that it is silent is said of it already, or will be
 
-    def _held(self) -> Iterable[Held]:
+    def _words(self) -> Iterable[Word]:
+        yield Word(Held(self.own, self._ledger.table))
+        for one in self._followed:
+            is_whole = one.copy.is_whole
+            yield Word(one.copy.held, is_whole, is_whole and one.is_current, one.freezes)
+
+    def _may_have(self, record: VmRecord) -> Iterable[Held]:
+        """Who may have the VM, or one of its addresses; ourselves in any case."""
         yield Held(self.own, self._ledger.table)
-        for followed in self._followed:
-            yield Held(followed.name, followed.copy.newest)
+        for followed in self._index.who(record.vm.vm_id, record.vm.vnis()):
+            yield followed.copy.held
 
 
 def _deny(result: pb.LookupResult, not_asked: set[str]) -> None:

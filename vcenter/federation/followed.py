@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 import grpc.aio
 import structlog
@@ -15,17 +16,55 @@ from common.model.vm import VmKey, VmRecord
 from common.pb.vsignal.v1 import directory_pb2, directory_pb2_grpc, signaling_pb2
 from common.pb.vsignal.v1 import federation_pb2 as pb
 from vcenter.federation.copy import Copy
+from vcenter.federation.index import Index
 from vcenter.federation.neighbour import Dial, Neighbour, Wrong
 from vcenter.federation.settings import DomainSettings
+from vcenter.wire.answers import Pieces
 from vcenter.wire.caller import Caller
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0  # seconds between attempts
+_CACHED = signaling_pb2.LookupResult(certainty=signaling_pb2.CERTAINTY_CACHED).SerializeToString()
 
 log = structlog.get_logger()
 
 
+class Heard(NamedTuple):
+    """A VM as one domain has told of it; `authority`: the domain whose it is."""
+
+    by: Followed
+    vm_id: str
+    authority: str
+    epoch: int
+
+    @property
+    def is_its_own(self) -> bool:
+        return self.authority == self.by.name
+
+    @property
+    def weight(self) -> tuple[bool, int, bool]:
+        """Of several words the greatest counts: that of a domain which can be heard now and tells
+        of its own, then the higher epoch. What a domain says of a VM that is not its own any more,
+        or not yet, is kept by nobody up to date."""
+        return (self.by.is_current and self.is_its_own, self.epoch, self.is_its_own)
+
+    def encoded(self) -> bytes:
+        """A LookupResponse with this result alone."""
+        return self.by.answer(self)
+
+
+def _age(ms: int) -> bytes:
+    return signaling_pb2.LookupResult(age=to_duration(ms / 1000)).SerializeToString()
+
+
+def _stale_since(ms: int) -> bytes:
+    return signaling_pb2.LookupResult(
+        certainty=signaling_pb2.CERTAINTY_STALE, stale_since=to_timestamp(ms)
+    ).SerializeToString()
+
+
 class Followed(Neighbour):
-    """`run` it. `seen(domain, record)` hears of each VM that came or changed there."""
+    """`run` it. `seen(domain, record)` hears of each VM that came or changed there, `changed()` of
+    every change of the copy."""
 
     def __init__(
         self,
@@ -35,13 +74,19 @@ class Followed(Neighbour):
         clock: Clock,
         chance: random.Random,
         seen: Callable[[str, VmRecord], None],
+        changed: Callable[[], None],
+        index: Index[Followed],
     ) -> None:
         super().__init__(settings, dial, own, clock, chance)
         self._chance = chance
+        self._changed = changed
         self._pause = FIRST_PAUSE
         self._attempt: asyncio.Task[None] | None = None
         self.leads_on = False  # it knows of domains that its ledger, and so its copy, does not have
-        self.copy = Copy(settings.name, seen)
+        self.only_asked = False  # it tells us nothing but answers to lookups
+        self.copy = Copy(settings.name, seen, index.share(self))
+        self._ages = Pieces(_age)
+        self._stale = Pieces(_stale_since)
 
     async def run(self) -> None:
         """Follow, and follow again, for ever."""
@@ -80,6 +125,8 @@ class Followed(Neighbour):
         domain = (await self.domains(tree=False, asked=())).domain
         if domain.name != self.name:
             raise Wrong(f"it calls itself {domain.name!r}")
+        us = [other for other in domain.domains if other.name == self._own]
+        self.only_asked = any(other.tells == pb.TELLING_LOOKUPS for other in us)
         self.leads_on = any(other.name != self._own for other in domain.domains)
         if self.relation == pb.RELATION_CHILD:
             for other in domain.domains:
@@ -105,20 +152,31 @@ class Followed(Neighbour):
             self.lost("its changes were missed: it is read again")
             return
         self.copy.take(event)
+        self._changed()
         if self.copy.is_whole:
             self.heard()
 
-    def find(self, key: VmKey, caller: Caller) -> signaling_pb2.LookupResult | None:
-        """As it was when it was heard of last: cached, or stale since it cannot be heard."""
-        result = self.copy.find(key, caller)
-        if result is None:
+    def find(self, key: VmKey, caller: Caller) -> Heard | None:
+        """What is kept of it that the caller may see."""
+        vm_id = self.copy.find(key, caller)
+        if vm_id is None:
             return None
-        result.certainty = signaling_pb2.CERTAINTY_CACHED
-        if self.stale_since_ms:
-            result.certainty = signaling_pb2.CERTAINTY_STALE
-            result.stale_since.CopyFrom(to_timestamp(self.stale_since_ms))
-        result.age.CopyFrom(to_duration(self.age()))
-        return result
+        authority, epoch = self.copy.place_of(vm_id)
+        return Heard(self, vm_id, authority, epoch)
+
+    def answer(self, heard: Heard) -> bytes:
+        """As it was when it was heard of last: cached, or stale since it cannot be heard. What it
+        has of another domain's VM, for a move's sake, is stale since it was written down."""
+        if heard.is_its_own:
+            return self.copy.answer(heard.vm_id, self._moment(self.stale_since_ms))
+        record = self.copy.table.vm(heard.vm_id)
+        since_ms = record.changed_ms if record is not None else self._clock.now_ms()
+        return self.copy.hearsay(heard.vm_id, self._moment(since_ms))
+
+    def _moment(self, since_ms: int) -> bytes:
+        """Fields of a result. 0: it is not stale."""
+        certainty = self._stale[since_ms] if since_ms else _CACHED
+        return certainty + self._ages[int(self.age() * 1000)]
 
     def to_wire(self) -> pb.Domain:
         domain = super().to_wire()

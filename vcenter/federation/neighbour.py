@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
+import grpc
 import grpc.aio
 import structlog
 
@@ -22,12 +25,27 @@ from common.renewal import Renewal
 from common.tls import Keeper
 from vcenter.federation.settings import DomainSettings
 
+T = TypeVar("T")
 CALL_WITHIN = 2.0  # seconds; whoever asks waits for it
 
 log = structlog.get_logger()
 
 
 Dial = Callable[[DomainSettings], grpc.aio.Channel]
+
+
+async def answer_to(call: Awaitable[T]) -> T:
+    """What a call is answered. grpc.aio raises CancelledError as well when the other side has
+    cancelled it, as a vCenter does that stops; then this raises `grpc.aio.AioRpcError`."""
+    try:
+        return await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        nothing = grpc.aio.Metadata()
+        code, why = grpc.StatusCode.CANCELLED, "cancelled by the other side"
+        raise grpc.aio.AioRpcError(code, nothing, nothing, details=why) from None
 
 
 class Wrong(Exception):
@@ -45,6 +63,7 @@ class Neighbour:
         self.name = settings.name
         self.relation = pb.Relation.Value(f"RELATION_{settings.relation.upper()}")
         self.address = settings.address
+        self.freezes = settings.freezes
         self.channel = dial(settings)
         self._before: grpc.aio.Channel | None = None
         self.identity = rpc.identity(f"domain/{own}")
@@ -77,7 +96,8 @@ class Neighbour:
         """Raises `grpc.aio.AioRpcError`."""
         request = pb.ListDomainsRequest(tree=tree, asked=asked)
         stub = federation_pb2_grpc.FederationStub(self.channel)
-        return await stub.ListDomains(request, metadata=self.identity, timeout=CALL_WITHIN)
+        call = stub.ListDomains(request, metadata=self.identity, timeout=CALL_WITHIN)
+        return await answer_to(call)
 
     async def lookup(
         self, keys: Sequence[types_pb2.VmKey], asked: Sequence[str]
@@ -86,13 +106,19 @@ class Neighbour:
         `grpc.aio.AioRpcError`."""
         request = signaling_pb2.LookupRequest(keys=keys, asked=asked)
         stub = directory_pb2_grpc.DirectoryStub(self.channel)
-        answer = await stub.Lookup(request, metadata=self.identity, timeout=CALL_WITHIN)
-        return answer.results
+        call = stub.Lookup(request, metadata=self.identity, timeout=CALL_WITHIN)
+        return (await answer_to(call)).results
 
     async def members(self, request: pb.MembersRequest, within: float) -> pb.MembersResponse:
         """Of networks in the domains that it knows. Raises `grpc.aio.AioRpcError`."""
         stub = federation_pb2_grpc.FederationStub(self.channel)
-        return await stub.Members(request, metadata=self.identity, timeout=within)
+        return await answer_to(stub.Members(request, metadata=self.identity, timeout=within))
+
+    async def twins(self, heard: int, within: float) -> pb.TwinsResponse:
+        """Of us and others, as it sees them. Raises `grpc.aio.AioRpcError`."""
+        stub = federation_pb2_grpc.FederationStub(self.channel)
+        request = pb.TwinsRequest(heard=heard)
+        return await answer_to(stub.Twins(request, metadata=self.identity, timeout=within))
 
     @property
     def is_current(self) -> bool:

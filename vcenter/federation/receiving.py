@@ -7,18 +7,19 @@ word of each destination, which its agent says again and again while its order s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 
 from common.clock import Clock
 from common.codec.checker import Checker
+from common.codec.enums import HOSTED_STATE
 from common.codec.operation import to_operation, to_outcome
 from common.codec.server import to_server
 from common.errors import Reason, Refusal
 from common.model.caller import Caller, Role
-from common.model.operation import MoveOutcome, Operation
+from common.model.operation import HostedState, MoveOutcome, Operation
 from common.model.place import domain_of, is_abroad, parse_place, translated
 from common.model.server import Liveness, Server
 from common.pb.vsignal.v1 import federation_pb2 as pb
@@ -30,33 +31,51 @@ from vcenter.ledger.feed import Committed
 from vcenter.ledger.ledger import Ledger
 
 MAX_GUESTS = 1000
+ASK_WITHIN = 2.0  # seconds for a host to answer
 HELD_S = 5.0  # an answer that is nothing new waits so long for something
 
 
 class Receiver:
-    """`own` is this domain's name; `awaits` tells whether a vServer's lease still runs."""
+    """`own` is this domain's name; `awaits` tells whether a vServer's lease still runs, and `ask`
+    what it says of a VM, within so many seconds; `pass_on` tells other replicas of this vCenter
+    what a host said."""
 
     def __init__(
-        self, own: str, ledger: Ledger, clock: Clock, awaits: Callable[[str], bool]
+        self,
+        own: str,
+        ledger: Ledger,
+        clock: Clock,
+        awaits: Callable[[str], bool],
+        ask: Callable[[str, str, float], Awaitable[HostedState]],
+        pass_on: Callable[[str, MoveOutcome], None],
     ) -> None:
         self._own = own
         self._ledger = ledger
         self._clock = clock
         self._awaits = awaits
+        self._ask = ask
+        self._pass_on = pass_on
         self._outcomes: dict[str, MoveOutcome] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        ledger.feed.listen(self._committed)
+        ledger.feed.listen(self._committed, Operation, Server)
 
     # ---- what our own hosts say ----
 
     def heard(self, server_id: str, outcome: MoveOutcome) -> None:
-        """An agent's answer; what is of another domain's move is passed on with our next answer."""
+        """An agent's answer, on its stream to us. What is of another domain's move is told with our
+        next answer, whoever of several replicas gives that."""
+        if self.heard_elsewhere(server_id, outcome):
+            self._pass_on(server_id, outcome)
+
+    def heard_elsewhere(self, server_id: str, outcome: MoveOutcome) -> bool:
+        """The same, on its stream to another replica. Whether it is of another domain's move."""
         move = self._ledger.table.operation(outcome.operation_id)
         if move is None or not is_abroad(move.source):
-            return
+            return False
         if Heard(server_id, outcome).is_asked(move):
             self._outcomes[move.operation_id] = outcome
             self._wake(move.operation_id)
+        return True
 
     def _committed(self, committed: Committed) -> None:
         for change in committed.changes:
@@ -118,6 +137,8 @@ class Receiver:
     async def carry(self, request: pb.CarryRequest, caller: Caller) -> pb.CarryResponse:
         """Take what is said of a move, and say how it stands here. Raises `Refusal`."""
         told = self._read(request, caller)
+        if request.ask:
+            return await self._asked(told.move)
         with self._woken(told.move.operation_id) as woken:
             answer = self._answer(await self._received(told))
             if answer.mark == request.heard:
@@ -125,6 +146,14 @@ class Receiver:
                 now = self._ledger.table.operation(told.move.operation_id)
                 answer = self._answer(Received(now)) if now is not None else answer
         return answer
+
+    async def _asked(self, theirs: Operation) -> pb.CarryResponse:
+        """What our host says of the VM that was to come to it: UNKNOWN if it was to come nowhere,
+        for then nobody here knows of the move yet."""
+        mine, state = self._ledger.table.operation(theirs.operation_id), HostedState.UNKNOWN
+        if mine is not None and (mine.vm_id, mine.source) == (theirs.vm_id, theirs.source):
+            state = await self._ask(mine.destination, mine.vm_id, ASK_WITHIN)
+        return pb.CarryResponse(asked=HOSTED_STATE.to(state))
 
     async def _received(self, told: Told) -> Received:
         """What is nothing new is not brought before the writer."""

@@ -7,7 +7,8 @@ domain cannot be reached, what was known of it stays, for its hosts may run on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 
 import grpc.aio
@@ -18,9 +19,11 @@ from common.codec.checker import Checker
 from common.codec.server import from_network, to_network
 from common.model.identity import parse_ip, parse_mac
 from common.model.place import is_abroad
-from common.model.server import VirtualNetwork
+from common.model.server import Server, VirtualNetwork
+from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import federation_pb2 as pb
-from vcenter.core import indexes, keys
+from common.wake import Wake
+from vcenter.core import indexes
 from vcenter.core.roster import NOBODY, Members
 from vcenter.core.table import Table
 from vcenter.federation.federation import Federation
@@ -28,7 +31,7 @@ from vcenter.federation.neighbour import Neighbour
 from vcenter.ledger.feed import Committed
 from vcenter.ledger.ledger import Ledger
 
-LOOK_EVERY = 0.05  # seconds between looks at whether a ledger that is followed has changed
+LOOK_EVERY = 0.05  # seconds at least between looks at what has changed
 REST = 20  # times as long as a look took, so that looking takes a twentieth of a CPU at most
 HELD_S = 5.0  # an answer that is nothing new waits so long for something
 ANSWERED_WITHIN = HELD_S + 10.0
@@ -36,7 +39,6 @@ AGAIN_S = 1.0  # after a parent that could not be asked
 MAX_NETWORKS = 1000  # in one question; of more, the first by name are asked about
 MAX_FORWARDS = 30_000  # in one answer, which is some 2 MiB; the rest is flooded to the tunnel ends
 
-_NETWORK = keys.network("")
 _log = log.get(__name__)
 
 
@@ -57,11 +59,27 @@ class Spanning:
         self._said: dict[str, dict[int, Members]] = {}  # by parent
         self._told: dict[int, Members] = {}
         self._known: list[VirtualNetwork] | None = None  # our networks, until one changes
-        ledger.feed.listen(self._committed)
+        self._wakes: dict[Wake, None] = {}
+        ledger.feed.listen(self._committed, VirtualNetwork)
+        ledger.feed.listen(lambda _: self._ring(), VirtualNetwork, VmRecord, Server)
+        federation.listen(self._ring)
 
-    def _committed(self, committed: Committed) -> None:
-        if any(change.key.startswith(_NETWORK) for change in committed.changes):
-            self._known = None
+    def _committed(self, _: Committed) -> None:
+        self._known = None
+
+    def _ring(self) -> None:
+        """Something may be otherwise than at the last look."""
+        for wake in self._wakes:
+            wake.ring()
+
+    @contextmanager
+    def _woken(self) -> Iterator[Wake]:
+        wake = Wake(self._clock)
+        self._wakes[wake] = None
+        try:
+            yield wake
+        finally:
+            del self._wakes[wake]
 
     async def run(self) -> None:
         """For ever."""
@@ -70,13 +88,19 @@ class Spanning:
         async with asyncio.TaskGroup() as tasks:
             for parent in self._federation.parents:
                 tasks.create_task(self._ask(parent))
-            seen: object = None
-            while True:
-                now, began = self._position(), self._clock.monotonic()
-                if now != seen:
-                    seen = now
-                    self._update()
-                await self._rest(began)
+            with self._woken() as wake:
+                await self._look(wake)
+
+    async def _look(self, wake: Wake) -> None:
+        seen: object = None
+        while True:
+            wake.forget()
+            now, began = self._position(), self._clock.monotonic()
+            if now != seen:
+                seen = now
+                self._update()
+            await self._rest(began)
+            await wake.heard()
 
     async def _rest(self, began: float) -> None:
         """Before the next look: the longer, the more there was to read in the last one."""
@@ -131,6 +155,7 @@ class Spanning:
                 continue
             if answer.mark != heard:
                 self._said[parent.name] = dict(_read(answer))
+                self._ring()
             heard = answer.mark
 
     async def answer(self, request: pb.MembersRequest) -> pb.MembersResponse:
@@ -140,17 +165,26 @@ class Spanning:
         check.at_most("asked", len(request.asked), MAX_NETWORKS)
         networks = [from_network(check, wire) for wire in request.networks[:MAX_NETWORKS]]
         check.done()
+        with self._woken() as wake:
+            return await self._news(networks, request, wake)
+
+    async def _news(
+        self, networks: Sequence[VirtualNetwork], request: pb.MembersRequest, wake: Wake
+    ) -> pb.MembersResponse:
+        """An answer that the caller has not heard; the same once more, if there is none in time."""
         ends = self._clock.monotonic() + HELD_S
         while True:
+            wake.forget()
             seen, began = self._position_for(request.asked), self._clock.monotonic()
             answer = self._answer(networks, request.asked)
             if answer.mark != request.heard:
                 return answer
             await self._rest(began)
             while self._position_for(request.asked) == seen:
-                if self._clock.monotonic() >= ends:
+                left = ends - self._clock.monotonic()
+                if left <= 0:
                     return answer
-                await self._clock.sleep(LOOK_EVERY)
+                await wake.heard(left)
 
     def _position_for(self, asked: Iterable[str]) -> object:
         return [(id(table), table.revision) for table in self._tables(asked)]

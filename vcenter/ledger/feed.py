@@ -10,12 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeAlias
 
 from common.model.value import value
 from vcenter.core.table import Applied, Change, Table
 
-RING = 10_000
-QUEUE = 1_000
+RING = 10_000  # changes that are remembered, of which a batch may have many
+QUEUE = 1_000  # changes that wait for one reader
 
 
 @value
@@ -26,22 +27,28 @@ class Committed:
     changes: tuple[Applied, ...]
 
 
+Listener: TypeAlias = Callable[[Committed], None]
+
+
 class Lagging(Exception):
     """The subscriber was too slow: resynchronize from a snapshot."""
 
 
 class Subscription:
-    """One reader's queue. Reading ends with `Lagging` when it overflowed."""
+    """One reader's queue. Reading ends with `Lagging` when it overflowed; what was committed
+    together always fits into an empty one."""
 
     def __init__(self, limit: int) -> None:
         self._queue: deque[Committed] = deque()
+        self._size = 0
         self._limit = limit
         self._lagging = False
         self._ended = False
         self._wake = asyncio.Event()
 
     def put(self, committed: Committed) -> None:
-        if len(self._queue) >= self._limit:
+        self._size += len(committed.changes)
+        if self._queue and self._size > self._limit:
             self._lagging = True
             self._queue.clear()
         if not self._lagging:
@@ -66,7 +73,9 @@ class Subscription:
                     await self._wake.wait()
             except TimeoutError:
                 return None
-        return self._queue.popleft()
+        committed = self._queue.popleft()
+        self._size -= len(committed.changes)
+        return committed
 
     @property
     def ended(self) -> bool:
@@ -82,9 +91,11 @@ class Feed:
 
     def __init__(self, table: Table, ring: int = RING) -> None:
         self.table = table
-        self._ring: deque[Committed] = deque(maxlen=ring)
+        self._ring: deque[Committed] = deque()
+        self._ring_size, self._ring_limit = 0, ring
         self._subscriptions: dict[Subscription, None] = {}  # in the order of their beginning
-        self._listeners: list[Callable[[Committed], None]] = []
+        self._listeners: list[tuple[Listener, tuple[type, ...]]] = []
+        self._concerned: dict[frozenset[type], list[Listener]] = {}
         self.ended = False
 
     def publish(self, revision: int, changes: Sequence[Change]) -> None:
@@ -92,15 +103,33 @@ class Feed:
         if revision <= self.table.revision:
             return
         committed = Committed(revision, tuple(self.table.apply(revision, changes)))
-        self._ring.append(committed)
-        for listener in self._listeners:
+        self._remember(committed)
+        for listener in self._who_hears(frozenset([change.kind for change in committed.changes])):
             listener(committed)
         for subscription in self._subscriptions:
             subscription.put(committed)
 
-    def listen(self, listener: Callable[[Committed], None]) -> None:
-        """For parts of this process that must not miss anything: called at once, must not wait."""
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, *kinds: type) -> None:
+        """For parts of this process that must not miss anything: called at once, must not wait.
+        `kinds`: records of which one at least must have changed; none: any."""
+        self._listeners.append((listener, kinds))
+        self._concerned.clear()
+
+    def _who_hears(self, changed: frozenset[type]) -> list[Listener]:
+        """Remembered: there are few mixtures, and many changes of each."""
+        who = self._concerned.get(changed)
+        if who is None:
+            who = [
+                one for one, kinds in self._listeners if not kinds or not changed.isdisjoint(kinds)
+            ]
+            self._concerned[changed] = who
+        return who
+
+    def _remember(self, committed: Committed) -> None:
+        self._ring.append(committed)
+        self._ring_size += len(committed.changes)
+        while self._ring_size > self._ring_limit and len(self._ring) > 1:
+            self._ring_size -= len(self._ring.popleft().changes)
 
     @contextmanager
     def subscribe(self, limit: int = QUEUE) -> Iterator[Subscription]:

@@ -12,7 +12,7 @@ from vcenter.core.view import FreezeLimits
 from vcenter.journal import Journal, MemoryJournal
 from vcenter.ledger.feed import RING, Feed
 from vcenter.ledger.freshness import Freshness
-from vcenter.ledger.loading import Loader
+from vcenter.ledger.loading import load
 from vcenter.ledger.past import Past
 from vcenter.ledger.records import Unreadable, changes_of
 from vcenter.ledger.writer import QUEUE, Done, Writer
@@ -44,9 +44,7 @@ class Ledger:
         await self._store.open()
         revision = await self._store.revision()
         try:
-            loader = Loader(self.table)
-            async for record in self._store.snapshot():
-                loader.add(record)
+            await load(self.table, self._store.snapshot())
             self.table.apply(revision, [])
             # Others may have written while we read: then it is read again, in order.
             async for was in self._store.read(revision):

@@ -1,100 +1,82 @@
 """From the store's snapshot into the table, quickly: a start with a million VMs takes seconds.
 
-VMs that look like another one read before (same tenant, group, networks, number of addresses) go
-from the wire into their row. Whatever is not plainly in canonical form takes the long way, which
-checks every field and says what is wrong.
+VMs are taken apart by the page (`splitting`), here while there are few, and in processes beside
+this one (`helpers`) when they turn out to be many; rows they become here, where the table is.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
-from google.protobuf.message import DecodeError
+import structlog
 
-from common.codec.enums import VM_STATE
-from common.model.vm import VmRecord, VmState
-from common.pb.vsignal.v1 import types_pb2 as pb
 from vcenter.core import packed
-from vcenter.core.keys import VM
 from vcenter.core.table import Change, Table
+from vcenter.ledger.encoded import kind_of
+from vcenter.ledger.helpers import helping
 from vcenter.ledger.records import decode
+from vcenter.ledger.splitting import Home, Page, Splitter, Stored
 from vcenter.store.port import Record
 
-_VM_KEY = re.compile(r"vm/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-_MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}").fullmatch
-_NOBODY = "00:00:00:00:00:00"
-_STATES: dict[int, VmState] = {VM_STATE.to(state): state for state in VmState}
-_Shape = tuple[object, ...]
+log = structlog.get_logger()
+
+FEW = 50_000  # records that are read before helpers are worth their start
+
+_Rows = tuple[list[str], list[bytes]]  # of one kind and vServer: ids, and rows beside them
 
 
 class Loader:
-    """Fills one table. Raises `records.Unreadable`."""
+    """Fills one table: `add` what there is, then `finish`. Raises `records.Unreadable`.
+
+    VMs become rows at once, and are filed at the end, all of one kind and vServer together.
+    `in_full`: how many records were read field by field; the others are like one that was.
+    """
 
     def __init__(self, table: Table) -> None:
+        self.in_full = 0
         self._table = table
-        self._kinds: dict[_Shape, int] = {}
+        self._splitter = Splitter()
+        self._rows: dict[tuple[int, int], _Rows] = {}
 
-    def add(self, record: Record) -> None:
-        if not _VM_KEY(record.key) or not self._quickly(record):
-            change = Change(record.key, decode(record.key, record.value))
-            self._table.apply(record.revision, [change])
+    def add(self, records: Iterable[Stored]) -> None:
+        self.merge(self._splitter.split(records))
 
-    def _quickly(self, record: Record) -> bool:
-        try:
-            wire = pb.VmRecord.FromString(record.value)
-        except DecodeError:
-            return False
-        vm, vm_id = wire.vm, record.key[len(VM) :]
-        name, resources, location = vm.name, vm.resources, wire.location
-        state = _STATES.get(location.state)
-        if vm.vm_id != vm_id or wire.operation_id or vm.HasField("profile"):
-            return False
-        if state is None or len(name) > 60:
-            return False
-        shape: list[object] = [vm.tenant, vm.group, resources.vcpus, resources.memory_mib]
-        addresses = b""
-        for nic in vm.interfaces:
-            ips = nic.ips
-            try:
-                addresses += _read_addresses(nic.mac, ips)
-            except (KeyError, ValueError):
-                return False
-            shape += (nic.network, nic.vni, len(ips))
-        at = wire.changed_at
-        self._table.vms.insert(
-            vm_id,
-            self._kind(tuple(shape), record),
-            addresses,
-            packed.name_field(name),
-            location.server_id,
-            state,
-            location.epoch,
-            at.seconds * 1000 + at.nanos // 1_000_000,
-            record.revision,
-        )
-        return True
+    def merge(self, page: Page) -> None:
+        """What was taken apart anywhere."""
+        homes = [self._home(home) for home in page.homes]
+        for which, vm_id, tail in zip(page.which, page.vm_ids, page.tails, strict=True):
+            head, vm_ids, rows = homes[which]
+            vm_ids.append(vm_id)
+            rows.append(head + tail)
+        self.in_full += len(page.rest)
+        for key, value, revision in page.rest:
+            self._table.apply(revision, [Change(key, decode(key, value))])
 
-    def _kind(self, shape: _Shape, record: Record) -> int:
-        """The first of its shape is checked in full."""
-        kind = self._kinds.get(shape)
-        if kind is None:
-            checked = decode(record.key, record.value)
-            assert isinstance(checked, VmRecord), "by its key"
-            number = self._table.vms.number_of(packed.take_apart(checked.vm).kind)
-            kind = self._kinds[shape] = number
-        return kind
+    def finish(self) -> None:
+        while self._rows:
+            (number, server), (vm_ids, rows) = self._rows.popitem()
+            self._table.vms.fill(number, server, vm_ids, rows)
+
+    def _home(self, home: Home) -> tuple[bytes, list[str], list[bytes]]:
+        """The first part of the rows, and where they are gathered."""
+        shape, (server_id, state, epoch) = home
+        kind = kind_of(shape)
+        assert kind is not None, "whoever took it apart has looked"
+        vms = self._table.vms
+        number, server = vms.number_of(kind), vms.server_number(server_id)
+        head = packed.NUMBER.pack(number) + packed.where_bytes(server, packed.STATES[state], epoch)
+        return head, *self._rows.setdefault((number, server), ([], []))
 
 
-def _read_addresses(mac: str, ips: Iterable[str]) -> bytes:
-    """Raises ValueError or KeyError unless all of them are in canonical form, IPv4, and may belong
-    to a VM."""
-    if not _MAC(mac) or mac == _NOBODY:
-        raise ValueError(mac)
-    found = packed.mac_bytes(mac)
-    for ip in ips:
-        packed_ip = packed.ip_bytes(ip)
-        if len(packed_ip) != 4 or not 0 < packed_ip[0] < 224:
-            raise ValueError(ip)
-        found += packed_ip
-    return found
+async def load(table: Table, snapshot: AsyncIterator[Sequence[Record]], few: int = FEW) -> None:
+    """Fill the table; beyond `few` records with helpers. Raises `records.Unreadable`."""
+    loader, many = Loader(table), 0
+    async with helping(loader.merge) as helpers:
+        async for records in snapshot:
+            if many < few:
+                loader.add(records)
+            else:
+                await helpers.take(records)
+            many += len(records)
+    loader.finish()
+    log.debug("ledger read", records=many, in_full=loader.in_full)

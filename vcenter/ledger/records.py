@@ -13,18 +13,20 @@ from google.protobuf.message import DecodeError, Message
 
 from common.codec import operation as op
 from common.codec import server as srv
-from common.codec import trust, vm
+from common.codec import telling, trust, twin, vm
 from common.codec.checker import Checker
-from common.codec.record_bytes import record_bytes
+from common.codec.record_bytes import record_bytes, record_of
 from common.codec.times import from_timestamp, to_timestamp
 from common.model.dispute import Dispute, Turn
 from common.model.operation import Operation
 from common.model.server import Alert, Group, Server, Tenant, VirtualNetwork
+from common.model.telling import Telling
 from common.model.trust import Certificate, Invitation
+from common.model.twin import Twin
 from common.model.vm import Tombstone, VmRecord
 from common.pb.vsignal.v1 import enrolment_pb2, operations_pb2, storage_pb2, types_pb2
 from vcenter.core.keys import Ledgered
-from vcenter.core.table import Change
+from vcenter.core.table import Change, NewVm
 from vcenter.store.port import Entry
 
 
@@ -83,7 +85,7 @@ _KINDS = (
     _Kind("tenant", Tenant, types_pb2.Tenant, srv.to_tenant, srv.from_tenant),
     _Kind("network", VirtualNetwork, types_pb2.VirtualNetwork, srv.to_network, srv.from_network),
     _Kind("group", Group, types_pb2.Group, srv.to_group, srv.from_group),
-    _Kind("op", Operation, operations_pb2.Operation, op.to_operation, op.from_operation),
+    _Kind("op", Operation, operations_pb2.Operation, op.to_stored, op.from_operation),
     _Kind("alert", Alert, types_pb2.Alert, srv.to_alert, srv.from_alert),
     _Kind(
         "cert",
@@ -94,9 +96,18 @@ _KINDS = (
     ),
     _Kind("invite", Invitation, storage_pb2.Invitation, trust.to_invitation, trust.from_invitation),
     _Kind("dispute", Dispute, storage_pb2.Dispute, _to_dispute, _from_dispute),
+    _Kind("telling", Telling, storage_pb2.Told, telling.to_told, telling.from_told),
+    _Kind("twin", Twin, types_pb2.Twin, twin.to_twin, twin.from_twin),
 )
 _BY_PREFIX = {kind.prefix: kind for kind in _KINDS}
 _BY_TYPE = {kind.record: kind for kind in _KINDS}
+
+
+def encoded(change: Change) -> bytes | None:
+    """What the store keeps of a change; None: the key is deleted."""
+    if isinstance(change, NewVm):
+        return record_of(change.vm.encoded, change.location, change.changed_ms)
+    return encode(change.record)
 
 
 def encode(record: Ledgered | None) -> bytes | None:

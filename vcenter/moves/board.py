@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 
 from common import log
-from common.model.operation import Operation, Progress
+from common.clock import Clock
+from common.model.operation import Operation, Phase, Progress
 from vcenter.core.keys import Ledgered
 from vcenter.core.view import View
 from vcenter.ledger.feed import Committed, Feed
@@ -18,12 +20,13 @@ _log = log.get(__name__)
 class Board:
     """One pulse per operation that somebody follows; whoever waits reads the table again."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, clock: Clock) -> None:
         self._view: View = feed.table
+        self._clock = clock
         self._progress: dict[str, Progress] = {}
         self._pulses: dict[str, dict[asyncio.Event, None]] = {}  # in the order of asking
         self._ended = False
-        feed.listen(self._committed)
+        feed.listen(self._committed, Operation)
 
     def progress(self, operation_id: str) -> Progress | None:
         return self._progress.get(operation_id)
@@ -32,8 +35,17 @@ class Board:
         """From the source's agent; kept only while the operation is under way."""
         operation = self._view.operation(operation_id)
         if operation is not None and not operation.phase.final:
-            self._progress[operation_id] = progress
+            self._progress[operation_id] = self._dated(operation, progress)
             self._pulse(operation_id)
+
+    def _dated(self, operation: Operation, progress: Progress) -> Progress:
+        """With when a standby was last known to lack nothing: what lies since then may be lost."""
+        if not operation.apart:
+            return progress
+        if operation.phase is Phase.MIRRORING and not progress.bytes_remaining:
+            return replace(progress, in_step_ms=self._clock.now_ms())
+        before = self._progress.get(operation.operation_id)
+        return replace(progress, in_step_ms=before.in_step_ms if before is not None else 0)
 
     async def follow(self, operation_id: str) -> AsyncIterator[Operation]:
         """The operation now and after every change, until it is done."""

@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 AGAIN_S = 1.0  # after a store that took no write
 _WAITING = {Phase.QUEUED, Phase.UNDER_WAY}
+_FREES = {Phase.MIRRORING}  # a standby that is in step is in nobody's way
 
 
 class Dispatcher:
@@ -34,7 +35,7 @@ class Dispatcher:
         self._limits = limits
         self._wake = asyncio.Event()
         self._wake.set()
-        ledger.feed.listen(self._committed)
+        ledger.feed.listen(self._committed, Operation, Server)
 
     async def run(self) -> None:
         """For ever."""
@@ -57,7 +58,7 @@ class Dispatcher:
     def _matters(self, change: Applied) -> bool:
         """A move has ended, one has come, or a host is another than it was: if anybody waits."""
         if isinstance(change.after, Operation):
-            return change.after.phase.final or change.after.phase in _WAITING
+            return change.after.phase.final or change.after.phase in _WAITING | _FREES
         if not isinstance(change.after, Server):
             return False
         active = self._ledger.table.all(Operation, indexes.ACTIVE)

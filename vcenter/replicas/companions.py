@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from common.model.operation import HostedState
+from common.model.operation import HostedState, MoveOutcome
 
 
 class Companions(Protocol):
@@ -28,6 +28,11 @@ class Companions(Protocol):
         """A question to an agent that is attached elsewhere; UNKNOWN when no answer comes."""
         ...
 
+    def pass_on(self, server_id: str, outcome: MoveOutcome) -> None:
+        """What a host of ours said of another domain's move is told to the others, of whom any may
+        be asked. It may be lost: the host says it again."""
+        ...
+
     async def begin(self) -> None:
         """Before anything is served."""
         ...
@@ -48,6 +53,9 @@ class Alone:
 
     async def ask(self, holder: str, server_id: str, vm_id: str, within: float) -> HostedState:
         return HostedState.UNKNOWN
+
+    def pass_on(self, server_id: str, outcome: MoveOutcome) -> None:
+        return
 
     async def begin(self) -> None:
         return

@@ -23,8 +23,11 @@ Ask: TypeAlias = Callable[[str, str, float], Awaitable[HostedState]]
 
 
 class Questions:
-    def __init__(self, store: EtcdStore) -> None:
+    """`passed_on` is told of letters that are no questions and no answers."""
+
+    def __init__(self, store: EtcdStore, passed_on: Callable[[Letter], None]) -> None:
         self._store = store
+        self._passed_on = passed_on
         self._ask: Ask | None = None
         self._open: dict[str, asyncio.Future[HostedState]] = {}
         self._answering = 0
@@ -51,7 +54,9 @@ class Questions:
         """For ever."""
         async with asyncio.TaskGroup() as tasks:
             async for letter in self._store.mail.letters():
-                if letter.state != session_pb2.HOSTED_STATE_UNSPECIFIED:
+                if letter.HasField("outcome"):
+                    self._passed_on(letter)
+                elif letter.state != session_pb2.HOSTED_STATE_UNSPECIFIED:
                     self._answered(letter)
                 elif self._answering < MAX_ASKED:
                     self._answering += 1

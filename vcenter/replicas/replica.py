@@ -8,9 +8,10 @@ import asyncio
 import structlog
 
 from common.clock import Clock
-from common.model.operation import HostedState
+from common.model.operation import HostedState, MoveOutcome
 from vcenter.ledger.ledger import Ledger
 from vcenter.ledger.records import changes_of
+from vcenter.replicas.passing import Listener, Passing
 from vcenter.replicas.questions import Ask, Questions
 from vcenter.store.etcd import EtcdStore
 from vcenter.store.etcd.client import Refused, Unreachable
@@ -34,11 +35,19 @@ class Replica:
         self._ledger = ledger
         self._store = store
         self._clock = clock
-        self._questions = Questions(store)
+        self._passing = Passing(store, ledger.feed, lambda: self.others)
+        self._questions = Questions(store, self._passing.came)
 
     def answer_with(self, ask: Ask) -> None:
         """Who puts the questions of other replicas to our agents."""
         self._questions.answer_with(ask)
+
+    def listen(self, listener: Listener) -> None:
+        """Who is told what the hosts of other replicas say of other domains' moves."""
+        self._passing.listen(listener)
+
+    def pass_on(self, server_id: str, outcome: MoveOutcome) -> None:
+        self._passing.pass_on(server_id, outcome)
 
     def is_mine(self, holder: str) -> bool:
         return holder == self.me or (self._oldest and holder not in self.others)
@@ -59,6 +68,7 @@ class Replica:
             tasks.create_task(self._follow())
             tasks.create_task(self._beat())
             tasks.create_task(self._questions.run())
+            tasks.create_task(self._passing.run())
 
     async def _follow(self) -> None:
         """Everything that is committed, our own included; what we know already is not said

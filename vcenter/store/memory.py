@@ -41,10 +41,9 @@ class MemoryStore:
         self._check_open()
         return self._last()
 
-    async def snapshot(self) -> AsyncIterator[Record]:
+    async def snapshot(self) -> AsyncIterator[Sequence[Record]]:
         self._check_open()
-        for _, record in sorted(self._current.items()):
-            yield record
+        yield list(self._current.values())
 
     async def read(self, after: int) -> AsyncIterator[Entry]:
         self._check_open()

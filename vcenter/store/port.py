@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from common.model.value import value
 
@@ -43,8 +43,7 @@ class Entry:
     at_ms: int
 
 
-@value
-class Record:
+class Record(NamedTuple):
     """A key's current value and the revision that wrote it."""
 
     key: str
@@ -120,8 +119,9 @@ class Store(Protocol):
         """The last revision; 0 in an empty store."""
         ...
 
-    def snapshot(self) -> AsyncIterator[Record]:
-        """Every key, in key order, all as of one revision (that at the first step)."""
+    def snapshot(self) -> AsyncIterator[Sequence[Record]]:
+        """Every key once, in any order, by the page; all as of one revision (that at the first
+        step)."""
         ...
 
     def read(self, after: int) -> AsyncIterator[Entry]:

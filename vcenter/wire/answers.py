@@ -17,7 +17,7 @@ from common.model.server import Group, Server
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2
 from vcenter.core.lookup import policy_of
-from vcenter.core.packed import KIND, WHERE, kind_of, where
+from vcenter.core.packed import KIND, WHERE, Kind, kind_of, where
 from vcenter.core.table import Table
 from vcenter.ledger.feed import Committed, Feed
 
@@ -28,7 +28,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Pieces(dict[K, V]):
+class Pieces(dict[K, V]):
     """Made when first asked for; all are forgotten when they have become too many."""
 
     def __init__(self, make: Callable[[K], V]) -> None:
@@ -62,20 +62,32 @@ def _head(rest: int) -> bytes:
 
 
 class Answers:
-    """Encodes results of one table. Pieces are forgotten when what they say may have changed."""
+    """Encodes results of one table. Pieces are forgotten when what they say may have changed.
 
-    def __init__(self, feed: Feed, domain: str) -> None:
+    `certainty`: of every result, unless `one` is given more to say. `policy`: the hash that is told
+    of a kind.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        domain: str,
+        certainty: pb.Certainty.ValueType = pb.CERTAINTY_AUTHORITATIVE,
+        policy: Callable[[Table, Kind], str] = policy_of,
+    ) -> None:
         self._table: Table = feed.table
         self._domain = domain
-        self._heads = _Pieces(_head)
-        self._kinds = _Pieces(self._kind)
-        self._places = _Pieces(self._place)
+        self._certainty = certainty
+        self._policy = policy
+        self._heads = Pieces(_head)
+        self._kinds = Pieces(self._kind)
+        self._places = Pieces(self._place)
         self.stale(None)
-        feed.listen(self._committed)
+        feed.listen(self._committed, Group, Server)
 
     def stale(self, since_ms: int | None) -> None:
         """From now on say since when the table may be behind; None: that it is not."""
-        authority = pb.LookupResult(authority=self._domain, certainty=pb.CERTAINTY_AUTHORITATIVE)
+        authority = pb.LookupResult(authority=self._domain, certainty=self._certainty)
         if since_ms is not None:
             authority.certainty = pb.CERTAINTY_STALE
             authority.stale_since.CopyFrom(to_timestamp(since_ms))
@@ -102,8 +114,25 @@ class Answers:
             name = row[name_at:]
             head = heads[len(name) + len(said) + len(place)]
             add((head, vm_id.encode(), name, said, place))
-        parts.append(b"\x10" + _varint(self._table.revision))
+        parts.append(self.revision())
         return b"".join(parts)
+
+    def one(self, vm_id: str, besides: bytes = b"") -> bytes:
+        """A LookupResponse with one result and no revision, so that several after one another are a
+        response with all of them. `besides`: more fields of the result, encoded.
+
+        Raises KeyError for a vm_id that is not there.
+        """
+        row = self._table.vms.rows[vm_id]
+        said, name_at = self._kinds[row[KIND]]
+        place = self._places[row[WHERE]]
+        name = row[name_at:]
+        head = self._heads[len(name) + len(said) + len(place) + len(besides)]
+        return b"".join((head, vm_id.encode(), name, said, place, besides))
+
+    def revision(self) -> bytes:
+        """A LookupResponse that has nothing but the table's revision."""
+        return b"\x10" + _varint(self._table.revision)
 
     def _kind(self, part: bytes) -> tuple[bytes, int]:
         """What is said of a kind, and where in a row of it the name starts."""
@@ -112,7 +141,7 @@ class Answers:
             found=True,
             tenant=kind.tenant,
             group=kind.group,
-            profile_hash=policy_of(self._table, kind),
+            profile_hash=self._policy(self._table, kind),
         )
         return said.SerializeToString() + self._authority, kind.name_at()
 

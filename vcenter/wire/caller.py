@@ -67,7 +67,7 @@ class Callers:
         self._table = ledger.table
         self._clock = clock
         self._streams: dict[str, set[tuple[Certified, Cut]]] = {}  # by serial number
-        ledger.feed.listen(self._committed)
+        ledger.feed.listen(self._committed, Certificate)
 
     def of(self, context: Context, said: Metadata) -> Caller:
         """Raises `Refusal(UNIDENTIFIED)`, or REVOKED. What the body says of the caller is never

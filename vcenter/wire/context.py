@@ -16,11 +16,13 @@ from vcenter.federation.federation import Federation
 from vcenter.federation.receiving import Receiver
 from vcenter.federation.relay import Relay
 from vcenter.federation.spanning import Spanning
+from vcenter.federation.tellings import Tellings
 from vcenter.ledger.ledger import Ledger
 from vcenter.moves.board import Board
 from vcenter.wire.answers import Answers
 from vcenter.wire.caller import Callers
 from vcenter.wire.limits import CallLimits
+from vcenter.wire.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,11 @@ class Parts:
     carrier: Carrier
     receiver: Receiver
     spanning: Spanning
+    tellings: Tellings
     clock: Clock
     callers: Callers
     calls: CallLimits
+    shown: Shown
     bookmark_seconds: float = 10.0
     new_id: NewId = random_id
     limits: Limits = Limits()
@@ -60,4 +64,5 @@ class Servicer:
         self.table = parts.ledger.table
         self.audit = parts.ledger.audit
         self.limits = parts.calls
+        self.shown = parts.shown
         self.relay = parts.relay

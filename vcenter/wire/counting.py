@@ -16,7 +16,7 @@ def count_vms(table: Table, request: pb.CountVmsRequest, caller: Caller) -> pb.C
             sees_kind(caller, kind)
             and request.tenant in ("", kind.tenant)
             and request.group in ("", kind.group)
-            and (not request.network or request.network in {port.network for port in kind.ports})
+            and (not request.network or request.network in kind.networks)
         )
 
     found = table.vms.states(wanted, request.server_id)

@@ -9,16 +9,18 @@ from common.codec.checker import Checker
 from common.codec.profile import to_profile
 from common.codec.server import to_alert, to_server, to_server_status, to_vm_status
 from common.codec.times import to_timestamp
+from common.codec.twin import to_twin
 from common.codec.vm import from_key, to_record, to_resources
 from common.errors import Reason, Refusal
-from common.model.caller import Caller
+from common.model.caller import OPERATORS, Caller
 from common.model.server import Alert, Liveness, Server
 from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2 as pb
 from common.pb.vsignal.v1 import directory_pb2_grpc, signaling_pb2, types_pb2
-from vcenter.core import indexes
+from vcenter.core import indexes, keys
 from vcenter.core.loads import Loads
 from vcenter.core.placement import best_of
+from vcenter.core.twin import twins_of
 from vcenter.wire import audit, lookup, past, watch
 from vcenter.wire.context import Servicer
 from vcenter.wire.counting import count_vms
@@ -54,10 +56,9 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
     async def _looked_up(
         self, request: signaling_pb2.LookupRequest, caller: Caller
     ) -> signaling_pb2.LookupResponse:
-        encoded = lookup.answer(self.table, self.parts.answers, request, caller)
-        response = signaling_pb2.LookupResponse.FromString(encoded)
-        await lookup.complete(self.parts, request, response, caller)
-        return response
+        raw = request.SerializeToString()
+        answered = await lookup.answer_everywhere(self.parts, raw, caller)
+        return signaling_pb2.LookupResponse.FromString(answered)
 
     @unary
     async def GetVm(self, request: pb.GetVmRequest, caller: Caller) -> pb.GetVmResponse:
@@ -74,6 +75,8 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
             effective_profile=to_profile(profile),
             revision=self.table.revision,
         )
+        if caller.role in OPERATORS:
+            wire.twins.extend(to_twin(twin) for twin in twins_of(self.table, record.vm))
         status = self.parts.monitor.vm(record.location.server_id, record.vm.vm_id)
         if status is not None:
             wire.status.CopyFrom(to_vm_status(status))
@@ -100,6 +103,10 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
             tag = indexes.in_group(request.tenant, request.group)
         elif request.tenant:
             tag = indexes.of_tenant(request.tenant)
+        elif name := caller.network or request.network:
+            network = self.table.network(name)
+            vnis = network.vnis if network is not None else ()
+            return list({key for vni in vnis for key in self.table.find(indexes.on_vni(vni))})
         return list(self.table.find(tag))
 
     def _wanted(self, request: pb.ListVmsRequest, caller: Caller, key: str) -> bool:
@@ -124,18 +131,23 @@ class DirectoryService(Servicer, directory_pb2_grpc.DirectoryServicer):
     async def ListServers(
         self, request: pb.ListServersRequest, caller: Caller
     ) -> pb.ListServersResponse:
-        servers = list(self.table.all(Server, indexes.SERVERS))
-        attached = [s for s in servers if s.liveness is Liveness.ATTACHED]
+        servers = {keys.server(s.server_id): s for s in self.table.all(Server, indexes.SERVERS)}
+        attached = [s for s in servers.values() if s.liveness is Liveness.ATTACHED]
         promised = Loads(self.table)
         least = best_of(promised, attached)
-        loads = [self._load(promised, server, server is least) for server in servers]
-        wanted = [
-            load
-            for load in loads
-            if request.load in (pb.LOAD_UNSPECIFIED, load.load)
-            and (load.least_used or not request.least_used_only)
-        ]
-        return pb.ListServersResponse(servers=wanted, revision=self.table.revision)
+        loads: dict[str, pb.ServerLoad] = {}
+
+        def wanted(key: str) -> bool:
+            load = loads[key] = self._load(promised, servers[key], servers[key] is least)
+            named = request.load in (pb.LOAD_UNSPECIFIED, load.load)
+            return named and (load.least_used or not request.least_used_only)
+
+        chosen, token = page(servers, request.page_size, request.page_token, wanted)
+        return pb.ListServersResponse(
+            servers=[loads[key] for key in chosen],
+            next_page_token=token,
+            revision=self.table.revision,
+        )
 
     def _load(self, promised: Loads, server: Server, is_least: bool) -> pb.ServerLoad:
         wire = to_server(server)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 import structlog
+from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from common.errors import Reason, Refusal
@@ -22,12 +23,19 @@ from common.status import refusal_to_status
 from vcenter.audit import Audit, Origin, origin
 from vcenter.federation.relay import Passage, Relay
 from vcenter.wire.caller import Callers, Context, Cut, Metadata, metadata_of
-from vcenter.wire.limits import CallLimits
+from vcenter.wire.limits import Account, CallLimits
 from vcenter.wire.rules import CHANGING, authorize
+from vcenter.wire.shown import Shown
 from vcenter.wire.sight import told
 
 log = structlog.get_logger()
 T = TypeVar("T")
+
+
+_DEFECT = Status(
+    code=grpc.StatusCode.INTERNAL.value[0],
+    message="a defect in the vCenter; its log has the details",
+)
 
 
 class Malformed:
@@ -39,6 +47,7 @@ class Service(Protocol):
     callers: Callers
     audit: Audit
     limits: CallLimits
+    shown: Shown
     relay: Relay
 
 
@@ -49,7 +58,7 @@ def _admit(servicer: Service, name: str, context: Context, said: Metadata) -> Ca
     if method in CHANGING:
         origin.set(Origin(str(caller), context.peer()))
     authorize(method, caller)
-    return caller
+    return servicer.shown.to(caller, method)
 
 
 async def _passage(
@@ -62,38 +71,60 @@ async def _passage(
     return await servicer.relay.passage(method, request, caller, said, left)
 
 
-async def _refuse(
+def _refused(
     servicer: Service,
     request: object,
     context: Context,
     name: str,
     error: Exception,
     caller: Caller | None,
-) -> None:
-    if isinstance(error, Refusal):
+) -> grpc.Status:
+    """How the call is to be aborted. gRPC keeps what aborted a call, with all that its traceback
+    leads to, until the garbage collector comes, which is many calls later. So `error` is stripped
+    here, and who aborts lets go of the request first."""
+    try:
+        if not isinstance(error, Refusal):
+            log.error("call failed", method=name, exc_info=error)
+            return _on_the_wire(_DEFECT)
         if f"{servicer.service}/{name}" in CHANGING:
             known = origin.get()
             by = known if known.peer else Origin("unidentified", context.peer())
             servicer.audit.refused(request, name, error, by)
         heard = told(caller, error) if caller is not None else error
-        status = rpc_status.to_status(refusal_to_status(heard))
-        await context.abort_with_status(status)
-    log.error("call failed", method=name, exc_info=error)
-    await context.abort(
-        grpc.StatusCode.INTERNAL, "a defect in the vCenter; its log has the details"
-    )
+        return _on_the_wire(refusal_to_status(heard))
+    finally:
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+
+
+def _on_the_wire(said: Status) -> grpc.Status:
+    status: grpc.Status = rpc_status.to_status(said)
+    return status
 
 
 def _well_formed(request: Any) -> Any:
-    """The request, or the stream of them. Raises `Refusal(INVALID_FIELD)`, or the stream does."""
+    """Raises `Refusal(INVALID_FIELD)`."""
     if request is Malformed:
         raise Refusal(Reason.INVALID_FIELD, "the bytes are no message of this method")
-    return _each_well_formed(request) if hasattr(request, "__aiter__") else request
+    return request
 
 
-async def _each_well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+def _on_account(request: Any, account: Account) -> Any:
+    """The request, or the stream of them, at its sender's expense. Raises as `_well_formed` does,
+    or the stream does."""
+    if isinstance(request, AsyncIterator):
+        return _each_on_account(request, account)
+    account.charge(_size(_well_formed(request)))
+    return request
+
+
+async def _each_on_account(requests: AsyncIterator[Any], account: Account) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _well_formed(request)
+        await account.pace(_size(_well_formed(request)))
+        yield request
+
+
+def _size(request: Any) -> int:
+    return len(request) if isinstance(request, bytes) else int(request.ByteSize())
 
 
 def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., Awaitable[T]]:
@@ -103,24 +134,25 @@ def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., 
     @functools.wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> T:
         caller: Caller | None = None
-        entered = False
+        account: Account | None = None
         try:
             said = metadata_of(context)
             caller = _admit(self, handler.__name__, context, said)
-            self.limits.enter(caller)
-            entered = True
-            request = _well_formed(request)
+            account = self.limits.enter(caller)
+            request = _on_account(request, account)
             passage = await _passage(self, handler.__name__, request, caller, context, said)
             if passage is not None:
                 answer: T = await passage.ask(request)
                 return answer
             return await handler(self, request, caller)
-        except Exception as error:
-            await _refuse(self, request, context, handler.__name__, error, caller)
-            raise AssertionError("abort returns never") from error
+        except Exception as error:  # noqa: BLE001 - the boundary: all of them become a status
+            status = _refused(self, request, context, handler.__name__, error, caller)
+            request = None
+            await context.abort_with_status(status)
+            raise AssertionError("abort returns never") from None
         finally:
-            if entered and caller is not None:
-                self.limits.leave(caller)
+            if account is not None:
+                account.leave()
 
     return call
 
@@ -132,9 +164,11 @@ def anonymous(handler: Callable[[Any, Any], Awaitable[T]]) -> Callable[..., Awai
     async def call(self: Any, request: Any, context: Context) -> T:
         try:
             return await handler(self, _well_formed(request))
-        except Exception as error:
-            await _refuse(self, request, context, handler.__name__, error, None)
-            raise AssertionError("abort returns never") from error
+        except Exception as error:  # noqa: BLE001 - as above
+            status = _refused(self, request, context, handler.__name__, error, None)
+            request = None
+            await context.abort_with_status(status)
+            raise AssertionError("abort returns never") from None
 
     return call
 
@@ -150,14 +184,13 @@ def streaming(
         caller: Caller | None = None
         replies: AsyncIterator[T] | None = None
         cut: Cut | None = None
-        entered = False
+        account: Account | None = None
         try:
             said = metadata_of(context)
             caller = _admit(self, handler.__name__, context, said)
-            self.limits.enter(caller)
-            entered = True
+            account = self.limits.enter(caller)
             with self.callers.stream(context) as cut:
-                request = _well_formed(request)
+                request = _on_account(request, account)
                 passage = await _passage(self, handler.__name__, request, caller, context, said)
                 if passage is not None:
                     replies = passage.follow(request)
@@ -168,12 +201,16 @@ def streaming(
         except asyncio.CancelledError:
             if cut is None or cut.refusal is None or not cut.cancelled():
                 raise
-            await _refuse(self, request, context, handler.__name__, cut.refusal, caller)
-        except Exception as error:  # noqa: BLE001 - the boundary: all of them become a status
-            await _refuse(self, request, context, handler.__name__, error, caller)
+            status = _refused(self, request, context, handler.__name__, cut.refusal, caller)
+            request = None
+            await context.abort_with_status(status)
+        except Exception as error:  # noqa: BLE001 - as above
+            status = _refused(self, request, context, handler.__name__, error, caller)
+            request = None
+            await context.abort_with_status(status)
         finally:
-            if entered and caller is not None:
-                self.limits.leave(caller)
+            if account is not None:
+                account.leave()
             if replies is not None:
                 await replies.aclose()  # type: ignore[attr-defined]
 

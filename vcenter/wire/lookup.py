@@ -6,7 +6,7 @@ do; so the method is added once more, over theirs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,8 @@ from common.codec.checker import Checker
 from common.codec.vm import from_key, plain_key
 from common.errors import Reason, Refusal, Violation, invalid
 from common.model.caller import Caller
+from common.model.place import is_abroad
+from common.model.vm import VmKey
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2
 from vcenter.core import indexes
@@ -31,35 +33,43 @@ MAX_KEYS = 10_000
 _VM_ID_KEY = "\n\x26\n\x24"  # LookupRequest.keys, 38 bytes: VmKey.vm_id, 36 bytes
 
 
-def answer(table: Table, answers: Answers, request: pb.LookupRequest, caller: Caller) -> bytes:
-    """An encoded `LookupResponse`. What the caller may not see is not found."""
+def answer(table: Table, answers: Answers, raw: bytes, caller: Caller) -> bytes:
+    """An encoded `LookupResponse` to the request as it came. What the caller may not see is not
+    found. Raises `Refusal`."""
+    if not caller.confined:
+        with suppress(KeyError):
+            if vm_ids := _vm_ids(raw):
+                return answers.encode(vm_ids)
+    return _answer(table, answers, _keys(_parsed(raw)), caller)
+
+
+def _answer(table: Table, answers: Answers, keys: Sequence[VmKey], caller: Caller) -> bytes:
+    return answers.encode([find_id(table, caller, key) for key in keys])
+
+
+def _vm_ids(raw: bytes) -> Sequence[str]:
+    """The keys, where all of them are vm_ids of VMs that are there: the request is then their texts
+    with one fixed text before each, and is read without being parsed. Whatever else it may be,
+    some piece of it is then no vm_id that is known."""
+    nothing, *vm_ids = raw.decode("latin-1").split(_VM_ID_KEY)
+    return vm_ids if not nothing and len(vm_ids) <= MAX_KEYS else ()
+
+
+def _parsed(raw: bytes) -> pb.LookupRequest:
+    try:
+        return pb.LookupRequest.FromString(raw)
+    except DecodeError:
+        raise invalid([Violation("", "not a LookupRequest")]) from None
+
+
+def _keys(request: pb.LookupRequest) -> Sequence[VmKey]:
     keys = request.keys
     if not 0 < len(keys) <= MAX_KEYS:
         _refuse_count(len(keys))
     try:
-        found = [find_id(table, caller, plain_key(key)) for key in keys]
+        return [plain_key(key) for key in keys]
     except ValueError:
         raise _malformed(keys) from None
-    return answers.encode(found)
-
-
-def answer_raw(table: Table, answers: Answers, raw: bytes, caller: Caller) -> bytes:
-    """The same from the request as it came.
-
-    Where every key is the vm_id of a VM that is there, the request is their texts with one fixed
-    text before each, and is read without being parsed: whatever else it may be, some piece of it
-    is then no vm_id that is known.
-    """
-    if not caller.confined:
-        nothing, *vm_ids = raw.decode("latin-1").split(_VM_ID_KEY)
-        if not nothing and 0 < len(vm_ids) <= MAX_KEYS:
-            with suppress(KeyError):
-                return answers.encode(vm_ids)
-    try:
-        request = pb.LookupRequest.FromString(raw)
-    except DecodeError:
-        raise invalid([Violation("", "not a LookupRequest")]) from None
-    return answer(table, answers, request, caller)
 
 
 def _malformed(keys: Sequence[types_pb2.VmKey]) -> Refusal:
@@ -108,24 +118,49 @@ class LookupStream(Servicer):
     async def LookupStream(
         self, requests: AsyncIterator[bytes], caller: Caller
     ) -> AsyncIterator[bytes]:
-        async for request in requests:
-            yield await answer_everywhere(self.parts, request, caller)
+        async for request in requests:  # what a neighbour may learn can change meanwhile
+            shown = self.shown.to(caller, "Signaling/LookupStream")
+            yield await answer_everywhere(self.parts, request, shown)
 
 
 async def answer_everywhere(parts: Parts, raw: bytes, caller: Caller) -> bytes:
-    """As `answer_raw`, and what was not found here from other domains."""
-    reply = answer_raw(parts.ledger.table, parts.answers, raw, caller)
+    """As `answer`, and what was not found here from other domains: put together from encoded
+    pieces too, where all is known; else from what others say who are asked now."""
+    table, answers = parts.ledger.table, parts.answers
     if not parts.federation.neighbours:
-        return reply
-    response = pb.LookupResponse.FromString(reply)
-    await complete(parts, pb.LookupRequest.FromString(raw), response, caller)
+        return answer(table, answers, raw, caller)
+    if vm_ids := _vm_ids(raw):
+        if not caller.confined and not table.count(indexes.ABROAD):
+            with suppress(KeyError):
+                return answers.encode(vm_ids)
+        known = _known(parts, map(VmKey, vm_ids), caller)
+        if known is not None:
+            return known
+    request = _parsed(raw)
+    keys = _keys(request)
+    known = _known(parts, keys, caller)
+    if known is not None:
+        return known
+    response = pb.LookupResponse.FromString(_answer(table, answers, keys, caller))
+    await parts.federation.complete(request, response, caller)
     return response.SerializeToString()
 
 
-async def complete(
-    parts: Parts, request: pb.LookupRequest, response: pb.LookupResponse, caller: Caller
-) -> None:
-    """With what other domains know of that which was not found here, or is theirs."""
-    in_transit = parts.ledger.table.count(indexes.ABROAD)
-    if in_transit or not all(result.found for result in response.results):
-        await parts.federation.complete(request, response, caller)
+def _known(parts: Parts, keys: Iterable[VmKey], caller: Caller) -> bytes | None:
+    """None: something is not known of one of them at least, or not by its own domain's word."""
+    found = []
+    for key in keys:
+        one = _own(parts, key, caller) or parts.federation.kept(key, caller)
+        if one is None:
+            return None
+        found.append(one)
+    return b"".join((*found, parts.answers.revision()))
+
+
+def _own(parts: Parts, key: VmKey, caller: Caller) -> bytes | None:
+    """One that is ours to answer for, and not here for its move's sake alone."""
+    table = parts.ledger.table
+    vm_id = find_id(table, caller, key)
+    if vm_id is None or is_abroad(table.vms.place_of(vm_id)[0]):
+        return None
+    return parts.answers.one(vm_id)

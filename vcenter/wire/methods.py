@@ -33,6 +33,8 @@ class Methods(grpc.GenericRpcHandler):
         for name, one in handlers.items():
             if one.request_deserializer is not None:  # else the method reads the bytes itself
                 one = one._replace(request_deserializer=_careful(one.request_deserializer))
+            if one.response_serializer is not None:  # else it answers in bytes alone
+                one = one._replace(response_serializer=_unless_bytes(one.response_serializer))
             self._by_path[f"/{service}/{name}"] = one
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -40,6 +42,15 @@ class Methods(grpc.GenericRpcHandler):
 
     def serve(self, server: grpc.aio.Server) -> None:
         server.add_generic_rpc_handlers((self,))
+
+
+def _unless_bytes(write: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A method may answer with a message, or with one that it has encoded itself."""
+
+    def serialize(answer: Any) -> bytes:
+        return answer if isinstance(answer, bytes) else write(answer)
+
+    return serialize
 
 
 def _careful(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -1,4 +1,4 @@
-"""Operations: get, list, wait, follow, cancel."""
+"""Operations: get, list, wait, follow, cancel; fence, settle, promote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from vcenter.core import indexes
 from vcenter.core.cancel import Cancel
 from vcenter.core.fence import Fence, Settle
 from vcenter.core.outlook import outlook, parts_of
-from vcenter.moves.settling import settle
+from vcenter.core.standby import Promote
+from vcenter.moves.settling import promote, settle
 from vcenter.wire.context import Servicer
 from vcenter.wire.guard import streaming, unary
 from vcenter.wire.sight import must_operation, sees
@@ -118,10 +119,16 @@ class OperationsService(Servicer, operations_pb2_grpc.OperationsServicer):
 
     @unary
     async def Settle(self, request: pb.SettleRequest, caller: Caller) -> pb.SettleResponse:
-        done = await settle(
-            self.ledger, self.parts.sessions, Settle(request.vm_id, request.server_id, str(caller))
-        )
+        command = Settle(request.vm_id, request.server_id, str(caller))
+        parts = self.parts
+        done = await settle(self.ledger, parts.sessions, parts.carrier, command, caller)
         location: Location = done.reply
         return pb.SettleResponse(
             server_id=location.server_id, epoch=location.epoch, revision=done.revision
         )
+
+    @unary
+    async def Promote(self, request: pb.PromoteRequest, caller: Caller) -> pb.Operation:
+        command = Promote(request.vm_id, str(caller))
+        done = await promote(self.ledger, self.parts.sessions, self.parts.monitor, command)
+        return self._wire(done.reply, caller)

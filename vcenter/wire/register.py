@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from common.codec.checker import Checker
 from common.codec.enums import VM_STATE
-from common.codec.vm import from_vm, plain_vm
+from common.codec.vm import from_vm
 from common.model.vm import VmState
 from common.pb.vsignal.v1 import signaling_pb2 as pb
+from vcenter.core.enter import Enter
 from vcenter.core.register import Outcome, Register, Reply
+from vcenter.ledger.encoded import packed
 
 MAX_EPOCH = 2**63  # leaves room to grow: the field has 64 bits
 
@@ -28,12 +28,13 @@ def outcome_to(reply: Reply) -> pb.RegisterOutcome.ValueType:
     )
 
 
-def read_register(request: pb.RegisterRequest, server_id: str) -> Register:
+def read_register(request: pb.RegisterRequest, server_id: str) -> Register | Enter:
     """Raises `Refusal(INVALID_FIELD)` with every field that is wrong."""
     plain = _PLAIN_STATES.get(request.state)
     if plain is not None and request.epoch <= MAX_EPOCH:
-        with suppress(ValueError):  # what is not plain is read again, in full
-            return Register(server_id, plain_vm(request.vm), plain, request.epoch)
+        known = packed(request.vm.SerializeToString())
+        if known is not None:
+            return Enter(server_id, known, plain, request.epoch)
     check = Checker()
     vm = from_vm(check, request.vm)
     state = VM_STATE.read(check, "state", request.state)

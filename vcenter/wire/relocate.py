@@ -53,6 +53,7 @@ def _read(parts: Parts, request: pb.RelocateRequest, caller: Caller) -> Relocate
     )
     check.require(bool(subject.vm_id) or not request.epoch, "epoch", "of one VM only")
     kind = MOVE_KIND.read(check, "kind", request.kind, MoveKind.LIVE)
+    check.require(kind is not MoveKind.STANDBY, "kind", "a standby is asked for by Replicate")
     check.require(kind is not MoveKind.RESTART, "kind", "of a VM that runs, COLD is a restart")
     asked = Asked(kind, request.copy_disks, from_budget(check, request.budget))
     check.done()

@@ -33,7 +33,9 @@ Directory/VmHistory      -        -        own     -        view      no
 Directory/Watch          -        all      own     own      view      no
 Directory/ListAudit      -        -        -       -        view      no
 Federation/ListDomains   -        all      -       -        view      no
+Federation/Tell          -        -        -       -        admin     yes
 Federation/Members       -        all      -       -        -         no
+Federation/Twins         -        all      -       -        -         no
 Federation/PlanArrivals  -        -        -       -        -         no
 Federation/Carry         -        -        -       -        -         yes
 Operations/Get           -        -        own     -        view      no
@@ -43,6 +45,7 @@ Operations/Follow        -        -        own     -        view      no
 Operations/Cancel        -        -        own     -        operate   yes
 Operations/Fence         -        -        -       -        operate   yes
 Operations/Settle        -        -        -       -        operate   yes
+Operations/Promote       -        -        -       -        operate   yes
 Inventory/PutTenant      -        -        -       -        admin     yes
 Inventory/DeleteTenant   -        -        -       -        admin     yes
 Inventory/ListTenants    -        -        own     -        view      no
@@ -89,8 +92,9 @@ _NOBODY: frozenset[Role] = frozenset()
 
 def authorize(method: str, caller: Caller) -> None:
     """Raises `Refusal(FORBIDDEN)`. `method` is `Service/Method`, as on the wire. Whoever is vouched
-    for by another domain gets no certificates of ours: they would outlast that word."""
-    if caller.via and method.startswith("Enrolment/"):
+    for by another domain gets no certificates of ours: they would outlast that word. Nor does it
+    say what that domain may learn."""
+    if caller.via and (method.startswith("Enrolment/") or method == "Federation/Tell"):
         raise Refusal(Reason.FORBIDDEN, f"{caller} may not call {method} from another domain")
     allowed = BETWEEN if caller.via and method in BETWEEN else RULES
     if caller.role not in allowed.get(method, _NOBODY):

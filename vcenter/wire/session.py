@@ -13,15 +13,18 @@ from common.codec.checker import Checker
 from common.codec.enums import HOSTED_STATE
 from common.codec.operation import from_outcome, from_progress
 from common.codec.server import from_server
+from common.codec.silence import from_silence, to_listen
 from common.codec.times import to_duration
 from common.codec.wanted import from_held, to_wanted_vm
 from common.errors import Refusal, Violation, invalid
 from common.model.caller import Caller
 from common.model.operation import HostedState
+from common.model.silence import Listen
 from common.model.wanted import WantedVm
 from common.pb.vsignal.v1 import session_pb2 as pb
 from vcenter.agents.session import Ask, Down, Gone, Session
 from vcenter.audit import origin
+from vcenter.core import blackout
 from vcenter.core.heard import Heard
 from vcenter.wire.context import Parts, Servicer
 from vcenter.wire.guard import streaming
@@ -115,6 +118,8 @@ class SessionService(Servicer):
         elif kind == "resync":
             log.warning("a network is told again", server=session.server_id, vni=message.resync.vni)
             session.resync(message.resync.vni)
+        elif kind == "silence":
+            await self._silence(session, message.silence)
         else:
             raise invalid([Violation("message", f"not expected here: {kind}")])
 
@@ -134,6 +139,19 @@ class SessionService(Servicer):
         self.parts.receiver.heard(session.server_id, outcome)
         await self.ledger.submit(Heard(session.server_id, outcome))
 
+    async def _silence(self, session: Session, wire: pb.Silence) -> None:
+        check = Checker()
+        silence = from_silence(check, wire)
+        check.done()
+        log.info(
+            "blackout",
+            operation_id=silence.operation_id,
+            server=session.server_id,
+            longest_ms=silence.longest_ms,
+            why=silence.why or None,
+        )
+        await self.ledger.submit(blackout.Heard(session.server_id, silence))
+
     def _progress(self, session: Session, wire: pb.MoveProgress) -> None:
         """Only the source knows how far its copy is."""
         operation = self.table.operation(wire.operation_id)
@@ -148,6 +166,8 @@ def to_wire(message: Down) -> pb.CenterMessage | bytes:
         return pb.CenterMessage(vm=to_wanted_vm(message))
     if isinstance(message, Ask):
         return pb.CenterMessage(ask=pb.Ask(ask_id=message.ask_id, vm_id=message.vm_id))
+    if isinstance(message, Listen):
+        return pb.CenterMessage(listen=to_listen(message))
     if isinstance(message, Gone):
         if isinstance(message.item, str):
             return pb.CenterMessage(vm_gone=message.item)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from common.errors import Reason, Refusal
 from common.model.caller import Caller
 from common.model.operation import Operation
-from common.model.server import Group, Tenant, VirtualNetwork
-from common.model.vm import Vm, VmKey, VmRecord
+from common.model.server import Group, Server, Tenant, VirtualNetwork
+from common.model.vm import Resources, Vm, VmKey, VmRecord
 from vcenter.core.keys import Ledgered
 from vcenter.core.packed import PLACE, Kind
 from vcenter.core.table import Table
@@ -26,8 +26,11 @@ _OF_HOSTS = frozenset(
         Reason.NOT_ENFORCEABLE,
         Reason.UNKNOWN_SERVER,
         Reason.CORDONED,
+        Reason.IN_TWO_DOMAINS,
     }
 )
+_NO_ROW = PLACE.pack(0, 0)  # kinds are numbered from 1
+_NO_KIND = Kind("", "", Resources(), None, (), ("",))
 _NAMES = frozenset(reason.name for reason in _OF_HOSTS)
 
 
@@ -37,6 +40,8 @@ def sees(view: View, caller: Caller, record: Ledgered) -> bool:
         return True
     if isinstance(record, VmRecord):
         return sees_vm(caller, record.vm)
+    if isinstance(record, Server):
+        return bool(caller.tenants)  # whoever follows VMs must know where they are
     if isinstance(record, Operation):
         if not record.vm_id:
             return bool(caller.tenant) and record.subject.startswith(f"{caller.tenant}/")
@@ -44,13 +49,20 @@ def sees(view: View, caller: Caller, record: Ledgered) -> bool:
         last = moved if moved is not None or grave is None else grave.last
         return last is not None and sees_vm(caller, last.vm)
     if isinstance(record, VirtualNetwork):
-        return caller.tenant == record.tenant or caller.network == record.network_id
+        return _is_of(caller, record.tenant) or caller.network == record.network_id
     if isinstance(record, Group):
-        return caller.tenant == record.tenant
-    return isinstance(record, Tenant) and caller.tenant == record.tenant_id
+        return _is_of(caller, record.tenant)
+    return isinstance(record, Tenant) and _is_of(caller, record.tenant_id)
+
+
+def _is_of(caller: Caller, tenant: str) -> bool:
+    """Of a tenant that the caller is, or that a neighbour may hear of."""
+    return bool(tenant) and (caller.tenant == tenant or tenant in (caller.tenants or ()))
 
 
 def sees_vm(caller: Caller, vm: Vm) -> bool:
+    if caller.tenants is not None:
+        return vm.tenant in caller.tenants
     if caller.tenant:
         return vm.tenant == caller.tenant
     return not caller.network or any(i.network == caller.network for i in vm.interfaces)
@@ -68,10 +80,10 @@ def find_id(table: Table, caller: Caller, key: VmKey) -> str | None:
     vm_id: str | None = key.vm_id
     if key.claim is not None:
         vm_id = table.holder(key.claim) if _sees_vni(table, caller, key.claim.vni) else None
-    row = table.vms.rows.get(vm_id or "")
-    if row is None or not sees_kind(caller, table.vms.kinds[PLACE.unpack_from(row)[0]]):
-        return None
-    return vm_id
+    row = table.vms.rows.get(vm_id or "", _NO_ROW)
+    kind = table.vms.kinds.get(PLACE.unpack_from(row)[0], _NO_KIND)
+    seen = sees_kind(caller, kind)  # asked of nothing as of another's: it takes as long
+    return vm_id if seen and kind is not _NO_KIND else None
 
 
 def _sees_vni(table: Table, caller: Caller, vni: int) -> bool:
@@ -83,9 +95,11 @@ def _sees_vni(table: Table, caller: Caller, vni: int) -> bool:
 
 def sees_kind(caller: Caller, kind: Kind) -> bool:
     """As `sees_vm`, of a VM that has not been unpacked."""
+    if caller.tenants is not None:
+        return kind.tenant in caller.tenants
     if caller.tenant:
         return kind.tenant == caller.tenant
-    return not caller.network or any(port.network == caller.network for port in kind.ports)
+    return not caller.network or caller.network in kind.networks
 
 
 def check_vm(table: Table, caller: Caller, vm_id: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from common.codec.checker import Checker
-from common.codec.profile import to_profile
 from common.codec.server import from_server_status, from_vm_status
 from common.codec.times import to_duration
-from common.codec.vm import to_record
 from common.errors import Reason, Refusal
 from common.model.caller import Caller
 from common.model.identity import parse_vm_id
@@ -16,12 +15,11 @@ from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import signaling_pb2_grpc
 from vcenter.agents.arrivals import register
 from vcenter.core import deregister, report
-from vcenter.core.register import Register as RegisterCommand
-from vcenter.core.register import Reply
 from vcenter.wire import lookup, relocate, replicate, sync_group
-from vcenter.wire.context import Servicer
+from vcenter.wire.context import Parts, Servicer
 from vcenter.wire.guard import streaming, unary
-from vcenter.wire.register import outcome_to, read_register
+from vcenter.wire.register import read_register
+from vcenter.wire.registered import Registered
 from vcenter.wire.rules import own_server
 
 MAX_REPORTED = 10_000
@@ -30,27 +28,17 @@ MAX_REPORTED = 10_000
 class SignalingService(Servicer, signaling_pb2_grpc.SignalingServicer):
     service = "Signaling"
 
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._registered = Registered(parts.ledger.table)
+
     @unary
-    async def Register(self, request: pb.RegisterRequest, caller: Caller) -> pb.RegisterResponse:
+    async def Register(self, request: pb.RegisterRequest, caller: Caller) -> Any:
+        """Answers with an encoded `RegisterResponse`."""
         command = read_register(request, own_server(caller, request.server_id))
         parts = self.parts
         reply = await register(self.ledger, parts.sessions, parts.clock, command)
-        return self._registered(command, reply)
-
-    def _registered(self, command: RegisterCommand, reply: Reply) -> pb.RegisterResponse:
-        record = self.table.vm(command.vm.vm_id)
-        wire = pb.RegisterResponse(outcome=outcome_to(reply))
-        if record is not None:
-            profile = self.table.profile_of(record.vm)
-            wire.record.CopyFrom(to_record(record, profile.digest()))
-            wire.effective_profile.CopyFrom(to_profile(profile))
-        if reply.came_from is not None:
-            origin = reply.came_from
-            wire.came_from.server_id = origin.server_id
-            wire.came_from.name = origin.name
-            wire.came_from.management_address = origin.management_address
-            wire.came_from.epoch = reply.came_from_epoch
-        return wire
+        return self._registered.response(command, reply)
 
     @unary
     async def Deregister(
@@ -77,7 +65,8 @@ class SignalingService(Servicer, signaling_pb2_grpc.SignalingServicer):
         return self._looked_up(request, caller)
 
     def _looked_up(self, request: pb.LookupRequest, caller: Caller) -> pb.LookupResponse:
-        found = lookup.answer(self.table, self.parts.answers, request, caller)
+        raw = request.SerializeToString()
+        found = lookup.answer(self.table, self.parts.answers, raw, caller)
         return pb.LookupResponse.FromString(found)
 
     @streaming

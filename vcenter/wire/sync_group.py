@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
+from functools import lru_cache
 
 from common.codec.checker import Checker
 from common.codec.profile import from_profile
+from common.codec.record_bytes import field
 from common.errors import Reason, Refusal, Violation, invalid
 from common.model.caller import Caller, Role
 from common.model.identity import parse_name, parse_vm_id
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from vcenter.agents.arrivals import register
+from vcenter.core.enter import Enter
 from vcenter.core.register import Register, Reply
 from vcenter.core.sync_group import LeaveGroup, PutGroup
 from vcenter.wire.context import Parts
@@ -38,7 +41,9 @@ async def serve(
         async for results in answers:
             done += len(results)
             revision = parts.ledger.table.revision
-            yield pb.SyncGroupResponse(results=results, revision=revision, members_done=done)
+            response = pb.SyncGroupResponse.FromString(b"".join(results))
+            response.revision, response.members_done = revision, done
+            yield response
 
 
 def _out_of_order() -> Refusal:
@@ -59,7 +64,9 @@ async def _begin(parts: Parts, begin: pb.SyncGroupRequest.Begin, caller: Caller)
 
 
 class _Sync:
-    """One group's bulk registration. A refused member does not stop the others."""
+    """One group's bulk registration. A refused member does not stop the others.
+
+    Results are encoded at once, as fields of the response: there are thousands of them."""
 
     def __init__(self, parts: Parts, tenant: str, group: str, server_id: str) -> None:
         self._parts = parts
@@ -67,7 +74,7 @@ class _Sync:
         self._group = group
         self._server_id = server_id
 
-    async def take(self, request: pb.SyncGroupRequest) -> list[pb.MemberResult]:
+    async def take(self, request: pb.SyncGroupRequest) -> list[bytes]:
         if request.WhichOneof("message") != "chunk":
             raise _out_of_order()
         chunk = request.chunk
@@ -78,15 +85,15 @@ class _Sync:
         )
         return [*results, *left]
 
-    async def _join_all(self, members: Iterable[pb.RegisterRequest]) -> list[pb.MemberResult]:
+    async def _join_all(self, members: Iterable[pb.RegisterRequest]) -> list[bytes]:
         """Submitted together. The few that arrive from elsewhere are then asked about."""
         read = [self._read(member) for member in members]
-        commands = [command for command in read if isinstance(command, Register)]
+        commands = [command for command in read if not isinstance(command, bytes)]
         answers = iter(await self._parts.ledger.submit_all(commands))
-        results: list[pb.MemberResult | asyncio.Task[pb.MemberResult]] = []
+        results: list[bytes | asyncio.Task[bytes]] = []
         async with asyncio.TaskGroup() as tasks:
             for command in read:
-                if not isinstance(command, Register):
+                if isinstance(command, bytes):
                     results.append(command)
                     continue
                 answer = next(answers)
@@ -100,17 +107,19 @@ class _Sync:
                     results.append(_joined(command, answer.reply))
         return [r.result() if isinstance(r, asyncio.Task) else r for r in results]
 
-    def _read(self, member: pb.RegisterRequest) -> Register | pb.MemberResult:
+    def _read(self, member: pb.RegisterRequest) -> Register | Enter | bytes:
         vm = member.vm
-        vm.tenant = vm.tenant or self._tenant
-        vm.group = vm.group or self._group
+        if not vm.tenant:
+            vm.tenant = self._tenant
+        if not vm.group:
+            vm.group = self._group
         try:
             self._check(member)
             return read_register(member, self._server_id)
         except Refusal as refusal:
             return _refused(member.vm.vm_id, refusal)
 
-    async def _arrive(self, command: Register) -> pb.MemberResult:
+    async def _arrive(self, command: Register | Enter) -> bytes:
         parts = self._parts
         try:
             reply = await register(parts.ledger, parts.sessions, parts.clock, command)
@@ -127,7 +136,7 @@ class _Sync:
         if member.server_id not in ("", self._server_id):
             raise Refusal(Reason.NOT_YOUR_SERVER, f"spoke for {member.server_id!r}")
 
-    async def _leave(self, vm_id: str) -> pb.MemberResult:
+    async def _leave(self, vm_id: str) -> bytes:
         check = Checker()
         canonical = check.parse("leaving", parse_vm_id, vm_id, "")
         try:
@@ -136,16 +145,24 @@ class _Sync:
             record = (await self._parts.ledger.submit(command)).reply
         except Refusal as refusal:
             return _refused(vm_id, refusal)
-        return pb.MemberResult(
-            vm_id=vm_id, outcome=pb.REGISTER_OUTCOME_UPDATED, epoch=record.location.epoch
-        )
+        return _result(vm_id, pb.REGISTER_OUTCOME_UPDATED, record.location.epoch)
 
 
-def _joined(command: Register, reply: Reply) -> pb.MemberResult:
+def _joined(command: Register | Enter, reply: Reply) -> bytes:
     """As the command left it: what came after it has its own answer."""
-    epoch = reply.record.location.epoch if reply.record is not None else 0
-    return pb.MemberResult(vm_id=command.vm.vm_id, outcome=outcome_to(reply), epoch=epoch)
+    return _result(command.vm.vm_id, outcome_to(reply), reply.epoch)
 
 
-def _refused(vm_id: str, refusal: Refusal) -> pb.MemberResult:
-    return pb.MemberResult(vm_id=vm_id, reason=refusal.reason.name, message=refusal.message)
+def _result(vm_id: str, outcome: pb.RegisterOutcome.ValueType, epoch: int) -> bytes:
+    return field(b"\n", field(b"\n", vm_id.encode()) + _told(outcome, epoch))
+
+
+@lru_cache
+def _told(outcome: pb.RegisterOutcome.ValueType, epoch: int) -> bytes:
+    """The same of most."""
+    return pb.MemberResult(outcome=outcome, epoch=epoch).SerializeToString()
+
+
+def _refused(vm_id: str, refusal: Refusal) -> bytes:
+    said = pb.MemberResult(vm_id=vm_id, reason=refusal.reason.name, message=refusal.message)
+    return field(b"\n", said.SerializeToString())

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
-from common.model.caller import Caller
+from common.model.caller import Caller, Role
 from common.model.operation import Operation
 from common.model.server import Alert, Server
 from common.model.vm import VmRecord
 from common.pb.vsignal.v1 import directory_pb2 as pb
-from vcenter.core import indexes
+from vcenter.core import indexes, keys
 from vcenter.core.table import Applied
 from vcenter.ledger.feed import Committed, Lagging, Subscription
 from vcenter.ledger.ledger import Ledger
@@ -49,6 +49,17 @@ async def serve(
     except Compacted:
         text = f"changes after {watcher.position} are not kept any more"
         yield pb.WatchEvent(revision=ledger.table.revision, resync=text)
+    except _Retold as retold:
+        text = "what you may learn has changed"
+        yield pb.WatchEvent(revision=retold.revision, resync=text)
+
+
+class _Retold(Exception):
+    """From this revision on another rule says what the reader may learn."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__()
+        self.revision = revision
 
 
 class _Watcher:
@@ -60,6 +71,7 @@ class _Watcher:
         self._past: Past = ledger.past
         self._scope = Scope(ledger.table, request, caller)
         self._every = every
+        self._telling = keys.telling(caller.name) if caller.role is Role.DOMAIN else ""
         self.position = request.from_revision  # everything up to here has been sent
         self._marked: int | None = None  # the last bookmark
 
@@ -106,6 +118,7 @@ class _Watcher:
         marked = self.position
         async for entry in self._past.entries(self.position):
             for key, record in entry.changes:
+                self._check(key, entry.revision)
                 event = None
                 if record is not None and self._scope.concerns(record):
                     event = self._scope.event(entry.revision, record)
@@ -128,6 +141,11 @@ class _Watcher:
         before = await self._past.record(key, revision - 1)
         return before is not None and self._scope.concerns(before)
 
+    def _check(self, key: str, revision: int) -> None:
+        """Raises `_Retold`."""
+        if key == self._telling:
+            raise _Retold(revision)
+
     def _snapshot(self) -> Iterator[pb.WatchEvent]:
         for kind, tag in _SNAPSHOT:
             for record in self._table.all(kind, tag):
@@ -138,6 +156,7 @@ class _Watcher:
 
     def _changes(self, committed: Committed) -> Iterator[pb.WatchEvent]:
         for change in committed.changes:
+            self._check(change.key, committed.revision)
             event = self._change(committed.revision, change)
             if event is not None:
                 yield event

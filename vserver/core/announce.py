@@ -90,7 +90,7 @@ class Announcer:
         said = []
         for vm_id, vm in hosted.items():
             known = wanted.vms.get(vm_id)
-            if vm_id in self._in_flight or (known is not None and known.move is not None):
+            if vm_id in self._in_flight or (known is not None and _is_moving(known)):
                 continue
             if self._registers(vm, known, now):
                 said.append(Register(vm.vm, vm.state, self._epoch(vm_id, known)))
@@ -118,7 +118,7 @@ class Announcer:
         gone = {
             vm_id: vm
             for vm_id, vm in wanted.vms.items()
-            if vm.owned and vm.move is None and vm_id not in hosted
+            if vm.owned and not _is_moving(vm) and vm_id not in hosted
         }
         since = self._missing_since
         self._missing_since = {vm_id: since.get(vm_id, now) for vm_id in gone}
@@ -214,6 +214,11 @@ class Announcer:
         """Why the last registration was refused; "" if it was not."""
         said = self._said.get(vm_id)
         return said.problem if said is not None else ""
+
+
+def _is_moving(known: WantedVm) -> bool:
+    """A move speaks for itself."""
+    return known.move is not None and not known.move.apart
 
 
 def _longer(delay: float) -> float:

@@ -82,7 +82,7 @@ class Networks:
         vni, told = change.vni, self._told.get(change.vni)
         if vni in self._asked:
             return True
-        if told is None or told.digest != change.before or change.revision <= told.revision:
+        if told is None or told.digest != change.before or change.revision < told.revision:
             self._asked.add(vni)
             return False
         after = _after(told, change)

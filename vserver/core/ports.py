@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from common.model.operation import MoveStep
+from common.model.operation import MoveKind, MoveStep
 from common.model.vm import Interface, Vm, VmState
 from common.model.wanted import PortState, WantedVm
 from vserver.core.taps import incoming_device
@@ -32,7 +32,7 @@ def ports_of(wanted: WantedVm, hosted: HostedVm | None) -> list[Port]:
     step = wanted.move.step if wanted.move is not None else None
     state = hosted.state if hosted is not None else None
     if step is MoveStep.PREPARE and state in _NOT_HERE:
-        return incoming_ports(wanted, is_open=False)
+        return [] if _is_standby(wanted) else incoming_ports(wanted, is_open=False)
     if step is MoveStep.CLEAN and state in _NOT_HERE:
         return []
     is_open = wanted.ports is PortState.OPEN
@@ -44,6 +44,11 @@ def ports_of(wanted: WantedVm, hosted: HostedVm | None) -> list[Port]:
 def _is_off(wanted: WantedVm) -> bool:
     """No copy brings its taps: they come when it is started, named as the hypervisor likes."""
     return wanted.move is not None and wanted.move.kind.off
+
+
+def _is_standby(wanted: WantedVm) -> bool:
+    """Files, and nothing else, until it is promoted."""
+    return wanted.move is not None and wanted.move.kind is MoveKind.STANDBY
 
 
 def has_taps(hosted: HostedVm | None) -> bool:

@@ -40,7 +40,8 @@ def load(before: Sample | None, now: Sample) -> tuple[ServerStatus, dict[str, Vm
         )
         for vm_id, (cpu, kib) in now.vms.items()
     }
-    return status, usage
+    off = {i: VmUsage(0.0, 0, disks=sizes) for i, sizes in now.disks.items() if i not in now.vms}
+    return status, usage | off
 
 
 def _percent(part: float, whole: float) -> float:

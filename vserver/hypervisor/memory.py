@@ -7,7 +7,7 @@ virsh, and the faults that tests switch on, are in `memory_host`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from common.clock import Clock
 from common.model.disk import Disk
@@ -16,11 +16,23 @@ from common.model.server import ServerStatus
 from common.model.vm import Resources, VmState
 from vserver.hypervisor import memory_cold
 from vserver.hypervisor.changes import Changes
+from vserver.hypervisor.memory_cold import HandOver
 from vserver.hypervisor.memory_copy import MemoryCopy
 from vserver.hypervisor.memory_host import MemoryHost, refused
 from vserver.hypervisor.memory_speed import CopySpeed
+from vserver.hypervisor.memory_standby import MemoryStandbys
 from vserver.hypervisor.metadata import AttachmentRules
-from vserver.hypervisor.port import PLAIN, Copied, CopyTerms, HostedVm, HostFacts, VmUsage
+from vserver.hypervisor.port import (
+    NO_LUGGAGE,
+    PLAIN,
+    Copied,
+    CopyTerms,
+    HostedVm,
+    HostFacts,
+    Luggage,
+    VmUsage,
+)
+from vserver.hypervisor.standby import Standbys
 
 SCHEME = "memory://"
 _CAPACITY = Resources(vcpus=64, memory_mib=262144)
@@ -54,6 +66,16 @@ class MemoryHypervisor(MemoryHost):
         self._fleet = fleet
         self._capacity = capacity
         self._copies: dict[str, MemoryCopy] = {}
+        self._given: dict[str, HandOver] = {}
+
+    @property
+    def standbys(self) -> Standbys | None:
+        fleet = self._fleet
+        return MemoryStandbys(self, fleet.clock, fleet.speed.bytes_per_second, self._peer)
+
+    @property
+    def carries_disks(self) -> bool:
+        return True
 
     async def open(self) -> None:
         self._ask()
@@ -79,14 +101,14 @@ class MemoryHypervisor(MemoryHost):
         return self.changes
 
     async def usage(self) -> tuple[ServerStatus, Mapping[str, VmUsage]]:
-        """Every running VM is idle, and holds all of its memory."""
+        """Every VM is idle, and holds all of its memory while it runs."""
         self._ask()
-        running = {i: v.vm.resources.memory_mib for i, v in self.vms.items() if v.active}
+        used = {i: v.vm.resources.memory_mib if v.active else 0 for i, v in self.vms.items()}
         total = self._capacity.memory_mib
-        status = ServerStatus(0.0, max(total - sum(running.values()), 0), total)
+        status = ServerStatus(0.0, max(total - sum(used.values()), 0), total)
         return status, {
             vm_id: VmUsage(0.0, mib, disks=self.disks.sizes(self.vms[vm_id].described.disks))
-            for vm_id, mib in running.items()
+            for vm_id, mib in used.items()
         }
 
     async def hosted(self, vm_id: str) -> HostedState:
@@ -124,10 +146,32 @@ class MemoryHypervisor(MemoryHost):
             del self._copies[vm_id]
             copy.ended.set()
 
-    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
+    async def last_figures(self, vm_id: str) -> Copied | None:
+        """All are known when `migrate` returns."""
+        return None
+
+    async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:
         self._ask()
-        there = self._peer(destination_uri)
-        await memory_cold.hand_over(self._fleet.clock, vm_id, self, there)
+        self.disks.make(vm_id, disks)
+        return self.taking.setdefault(vm_id, next(self.ports))
+
+    async def hand_over(
+        self, vm_id: str, destination_uri: str, luggage: Luggage = NO_LUGGAGE
+    ) -> None:
+        self._ask()
+        if vm_id in self._given:
+            raise refused(f"VM {vm_id} is being handed over already")
+        there, fleet = self._peer(destination_uri), self._fleet
+        self._given[vm_id] = HandOver(fleet.clock, fleet.speed, self, there)
+        try:
+            await self._given[vm_id].run(vm_id, luggage)
+        finally:
+            del self._given[vm_id]
+
+    async def settle(self, vm_id: str) -> None:
+        self._ask()
+        self.taking.pop(vm_id, None)
+        self.disks.keep(vm_id)
 
     async def keeps(self, vm_id: str) -> bool:
         self._ask()
@@ -143,12 +187,16 @@ class MemoryHypervisor(MemoryHost):
 
     async def abort(self, vm_id: str) -> None:
         self._ask()
+        if given := self._given.get(vm_id):
+            given.called_off = True
         if copy := self._copies.get(vm_id):
             copy.abort()
             await copy.ended.wait()
 
     async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
-        """A copy that has left leaves nothing."""
+        """A copy that has left leaves nothing; who took a standby's disks may be left."""
+        self.stop_receiving(vm_id)
+        self.taking.pop(vm_id, None)
         if disks:
             self._ask()
             self.disks.make(vm_id, disks)
@@ -166,6 +214,12 @@ class MemoryHypervisor(MemoryHost):
     async def hold(self, vm_id: str) -> bool:
         """Its copies wait for nobody but `resume`."""
         return False
+
+    def kept(self) -> Collection[str]:
+        return ()
+
+    async def give_up(self, vm_id: str) -> None:
+        """It keeps nothing from running."""
 
     async def resume(self, vm_id: str) -> None:
         self._ask()
@@ -186,6 +240,7 @@ class MemoryHypervisor(MemoryHost):
             if vm.state not in (VmState.INCOMING, VmState.SHUT_OFF):
                 raise refused(f"the VM is {vm.state} here; it is not discarded")
             self.drop(vm_id)
+        self.taking.pop(vm_id, None)
         self.disks.clear(vm_id)
 
     def _peer(self, uri: str) -> MemoryHypervisor:

@@ -15,6 +15,17 @@ class MemoryFile:
     content: str = ""
 
 
+@dataclass(slots=True)
+class MemoryMirror:
+    """A VM's disks that are written to another host's, too, since `begun` (monotonic, seconds)."""
+
+    there: MemoryDisks
+    paths: tuple[str, ...]
+    begun: float
+    in_step: bool = False
+    broken: bool = False
+
+
 class MemoryDisks:
     """Outlives every agent. `made`: paths by vm_id, for arrivals that have not come to an end."""
 

@@ -10,7 +10,7 @@ from common.errors import Reason, Refusal
 from common.model.disk import Disk
 from common.model.vm import Vm, VmState
 from vserver.hypervisor.changes import EVERYTHING, Changes
-from vserver.hypervisor.memory_disks import MemoryDisks
+from vserver.hypervisor.memory_disks import MemoryDisks, MemoryMirror
 from vserver.hypervisor.memory_vm import MemoryVm
 from vserver.hypervisor.metadata import AttachmentRules, Description, read_domain
 from vserver.hypervisor.port import Tap
@@ -28,10 +28,16 @@ class MemoryHost:
         self.answering = True
         self.changes = Changes()
         self.disks = MemoryDisks()
+        self.receiving: dict[str, int] = {}  # ports, by VM whose copies are taken here
+        self.taken: dict[int, MemoryMirror] = {}  # by port
+        self.copies_kept: set[str] = set()  # whose copies are kept, taken now or not
+        self.mirrors: dict[str, MemoryMirror] = {}  # by VM, where it runs
+        self.ports = count(10_809)
         self._rules = rules
         self._tap_numbers = count()
         self._copy_fault: tuple[str, float] | None = None
         self._start_fault = ""
+        self.taking: dict[str, int] = {}  # ports, by VM that is off and whose disks are taken
         self.deaf: set[str] = set()  # VMs whose guests do not heed their power button
 
     def create(
@@ -55,6 +61,7 @@ class MemoryHost:
 
     def start(self, vm_id: str) -> None:
         """`virsh start`: taps get names of the host's choice."""
+        self.mirrors.pop(vm_id, None)  # a mirror ends with the guest whose disks it was of
         taken = self._tap_numbers
         vm = self.vms[vm_id]
         taps = tuple(replace(t, device=f"vnet{next(taken)}") for t in vm.described.taps)
@@ -86,6 +93,23 @@ class MemoryHost:
         self.drop(vm_id)
         to.start(vm_id)
 
+    def write(self, vm_id: str, path: str, content: str) -> None:
+        """Its guest writes, and goes on when all have it that should."""
+        disk = self.disks.files[path]
+        self.disks.files[path] = replace(disk, content=content)
+        mirror = self.mirrors.get(vm_id)
+        if mirror is not None and mirror.in_step and not mirror.broken:
+            mirror.there.files[path] = self.disks.files[path]
+
+    def stop_receiving(self, vm_id: str) -> bool:
+        """Whether there was anything: the other end hears of it."""
+        port = self.receiving.pop(vm_id, None)
+        if port is None:
+            return False
+        if mirror := self.taken.pop(port, None):
+            mirror.broken = True
+        return True
+
     def fail_next_migration(self, words: str = "migration failed", after: float = 0.5) -> None:
         """The next copy from here ends with an error once this share of it is done."""
         self._copy_fault = (words, after)
@@ -116,6 +140,10 @@ class MemoryHost:
     def crash(self) -> None:
         """The host loses power: all that ran is off, what only arrived is gone."""
         self.powered = False
+        for vm_id in list(self.receiving):
+            self.stop_receiving(vm_id)
+        self.taking.clear()
+        self.mirrors.clear()
         self.vms = {i: v for i, v in self.vms.items() if v.state is not VmState.INCOMING}
         for vm in self.vms.values():
             vm.state = VmState.SHUT_OFF

@@ -7,7 +7,7 @@ Failures raise `Refusal(HYPERVISOR_FAILED)` quoting the hypervisor; a call that 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from common.model.disk import Disk
 from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import Resources, Vm, VmState
+from vserver.hypervisor.standby import Standbys
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,26 @@ PLAIN = CopyTerms()
 
 
 @dataclass(frozen=True, slots=True)
+class Luggage:
+    """Disks that go along with a VM that is off, to the `port` where its destination takes them.
+    `progress` is told of bytes, as in their `used`."""
+
+    disks: tuple[Disk, ...] = ()
+    port: int = 0
+    progress: Callable[[Progress], None] = lambda _: None
+
+    def told(self, number: int, share: float) -> None:
+        """So much of this disk is over there, and all of those before it."""
+        total = sum(disk.used for disk in self.disks)
+        before = sum(disk.used for disk in self.disks[:number])
+        done = before + int(self.disks[number].used * share)
+        self.progress(Progress(total, done, total - done, 0.0, 1, total, done))
+
+
+NO_LUGGAGE = Luggage()
+
+
+@dataclass(frozen=True, slots=True)
 class Copied:
     """A finished copy, in the hypervisor's own figures; rates, of memory, are 0 where it does not
     give them. For `slowed_percent` and `suspended` see `Receipt`."""
@@ -103,6 +124,16 @@ def writing(passed: int, memory: int, sent: int, bytes_per_second: float) -> flo
 
 
 class Hypervisor(Protocol):
+    @property
+    def standbys(self) -> Standbys | None:
+        """None: this host keeps none."""
+        ...
+
+    @property
+    def carries_disks(self) -> bool:
+        """Whether this host can `take` disks, and send them with `hand_over`."""
+        ...
+
     async def open(self) -> None:
         """Connect. Afterwards the adaptor reconnects by itself, for as long as it is open."""
         ...
@@ -161,12 +192,32 @@ class Hypervisor(Protocol):
         """
         ...
 
-    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
-        """Give a VM that is off to the destination, where it is defined and off afterwards.
+    async def last_figures(self, vm_id: str) -> Copied | None:
+        """Of a live copy that has left and is over since: what was not known yet when `migrate`
+        returned. Known after `discard`, and told once; None: there is nothing to add."""
+        ...
 
-        When this returns, its definition is gone here (`keeps`). Raises if that failed: then it is
-        still here, as it was, and may be there too. Waits for the end, however long that takes.
+    async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:
+        """`make_way` for a VM that is off, and whose disks its source writes to the port that is
+        returned. Goes on without the agent: asked again, it is the same port while that lasts.
+        Nobody starts the VM here before `settle`."""
+        ...
+
+    async def hand_over(
+        self, vm_id: str, destination_uri: str, luggage: Luggage = NO_LUGGAGE
+    ) -> None:
+        """Give a VM that is off to the destination, where it is defined and off afterwards, with
+        its luggage: nobody starts it here while that is copied, and what has been is durable there.
+
+        When this returns, its definition is gone here (`keeps`); its disks stay (`drop_disks`).
+        Raises if that failed, or `abort` came before the disks were over there: then it is still
+        here, as it was, and may be there too. Waits for the end, however long that takes.
         """
+        ...
+
+    async def settle(self, vm_id: str) -> None:
+        """What was handed over is this host's now: nothing is taken for it any more, and what was
+        made for it is its own. Nothing to settle is no error."""
         ...
 
     async def keeps(self, vm_id: str) -> bool:
@@ -183,13 +234,15 @@ class Hypervisor(Protocol):
         ...
 
     async def abort(self, vm_id: str) -> None:
-        """Stop a copy under way. Nothing to stop is no error."""
+        """Stop a copy under way, of a VM or of its luggage, also one that an agent before us asked
+        for: when this returns, none is to come. Nothing to stop is no error."""
         ...
 
     async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
         """Return when the VM may arrive: what an earlier stay left has been cleared away, and there
-        are empty files for the copies of these disks. They are this move's until `resume`, and go
-        with `discard`. Refuses where a file is there already, or none may be made."""
+        are empty files for the copies of these disks. They are this move's until `resume` (or
+        `settle`), and go with `discard`. Refuses where a file is there already, or none may be
+        made."""
         ...
 
     async def drop_disks(self, vm_id: str, disks: Sequence[Disk]) -> None:
@@ -200,6 +253,15 @@ class Hypervisor(Protocol):
     async def hold(self, vm_id: str) -> bool:
         """Let the VM, which is about to arrive live, run no instruction before `resume`, whatever
         its source's hypervisor agrees on with this one. False: this host has no way to."""
+        ...
+
+    def kept(self) -> Collection[str]:
+        """The VMs that are kept from running here by `hold` or as HELD, also after any restart."""
+        ...
+
+    async def give_up(self, vm_id: str) -> None:
+        """No move concerns it here any more, as the ledger has said to the caller: whoever starts
+        it here may, unless something of it stands here still."""
         ...
 
     async def resume(self, vm_id: str) -> None:

@@ -1,6 +1,7 @@
 """A move's steps for a VM that is off while it moves (COLD), or is turned off for it (RESTART).
 
-The VM is on the host that has its definition. The source's is gone before the ledger changes
+The VM is on the host that has its definition; its disks go before that, to be there when it comes,
+and stay at the source until the move has ended well. The source's is gone before the ledger changes
 owners, and nobody starts it at the destination before that; going back, the source's counts.
 """
 
@@ -12,7 +13,8 @@ from common.wake import first_of
 from vserver.core.diff import ApplyPort
 from vserver.core.ports import ports_of
 from vserver.core.readback import policy_in_force
-from vserver.moves.means import Found, Job, Means
+from vserver.hypervisor.port import Copied, Luggage
+from vserver.moves.means import Found, Job, Means, reporter
 
 SHUTS_DOWN_WITHIN = 60.0  # seconds from the first press of its power button
 _PRESS_EVERY, _LOOK_EVERY = 10.0, 0.2
@@ -22,6 +24,7 @@ async def copy(means: Means, job: Job) -> Found:
     """At the source. Done again it goes on from what it finds."""
     if await means.truth(job) is HostedState.ABSENT:
         return Found()
+    await means.refuse_if_disks_stay(job)
     ports = ports_of(means.wanted_of(job), means.guests.vms.get(job.vm_id))
     policy = policy_in_force(ports, means.plane.observed.ports)
     if job.order.kind is MoveKind.RESTART:
@@ -36,11 +39,13 @@ async def copy(means: Means, job: Job) -> Found:
     if truth is HostedState.SHUT_OFF:
         await _hand_over(means, job)
     await means.guests.look(job.vm_id)
-    return Found(policy)
+    size = sum(disk.used for disk in job.order.disks)
+    return Found(policy, Copied(size, 0.0, 1 if size else 0, disk_bytes=size))
 
 
 async def abort(means: Means, job: Job) -> Found:
     """At the source. What was shut down for the move runs again."""
+    await means.hypervisor.abort(job.vm_id)
     truth = await means.truth(job)
     if truth is HostedState.ABSENT:
         raise Refusal(Reason.TOO_LATE_TO_CANCEL, "the VM has left")
@@ -53,8 +58,10 @@ async def start(means: Means, job: Job) -> Found:
     """At the destination. Its taps are closed from the moment they exist until their ports are
     opened here."""
     wanted = means.wanted_of(job)
+    await means.hypervisor.give_up(job.vm_id)  # it may be kept for a live move that is over
     if not await means.hypervisor.keeps(job.vm_id):
         raise Refusal(Reason.HYPERVISOR_FAILED, "the VM's definition is not here")
+    await means.hypervisor.settle(job.vm_id)
     if job.order.kind is MoveKind.COLD:
         await means.guests.look(job.vm_id)
         return Found()
@@ -93,8 +100,10 @@ async def _power_on(means: Means, job: Job) -> None:
 
 
 async def _hand_over(means: Means, job: Job) -> None:
+    order = job.order
+    luggage = Luggage(order.disks, order.port, reporter(means, order.operation_id))
     try:
-        await means.hypervisor.hand_over(job.vm_id, job.order.peer_migration_uri)
+        await means.hypervisor.hand_over(job.vm_id, order.peer_migration_uri, luggage)
     except Refusal as error:
         raise Refusal(Reason.COPY_FAILED, error.message) from error
     except TimeoutError:  # unknown, not failed

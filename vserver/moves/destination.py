@@ -22,27 +22,49 @@ _log = log.get(__name__)
 
 
 async def prepare(means: Means, job: Job) -> Found:
-    """Policy before packets: closed ports, under the names that the taps will have."""
+    """Policy before packets: closed ports, under the names that the taps will have. Hypervisor and
+    network have nothing to say to each other here, and are made ready at once."""
     wanted = means.wanted_of(job)
-    await means.hypervisor.make_way(job.vm_id, job.order.disks)
-    here = await means.guests.look(job.vm_id)
-    if here is not None and here.state in RUNS:
-        raise Refusal(Reason.RUNNING_IN_TWO_PLACES, "the VM runs here already")
-    _refuse_if_not_enforceable(means, wanted)
-    await _networks_told(means, job)
-    await means.lay_networks(wanted)
+    refuse_if_not_enforceable(means, wanted)
     ports = incoming_ports(wanted, is_open=False)
     if not ports:
         raise Refusal(Reason.UNASSIGNED, "no interface has a VNI")
-    await _apply(means, ports)
+    await together(_make_way(means, job), _close(means, job, ports))
     in_force = await means.in_force(ports)
     if in_force != wanted.profile_hash:
         raise Refusal(
             Reason.NOT_ENFORCEABLE,
             f"read back {in_force or 'nothing'} instead of {wanted.profile_hash}",
         )
+    if job.order.kind.hands_over:
+        return Found(in_force, port=await _take(means, job))
     live = job.order.kind is MoveKind.LIVE
     return Found(in_force, gated=live and await means.hypervisor.hold(job.vm_id))
+
+
+async def _take(means: Means, job: Job) -> int:
+    """Where the VM's disks are written to; 0: it has none that go along."""
+    order = job.order
+    return await means.hypervisor.take(job.vm_id, order.disks) if order.disks else 0
+
+
+async def _make_way(means: Means, job: Job) -> None:
+    """A standby that ended while this host was away would write to the same disks, and take them
+    along when it is swept up later."""
+    order = job.order
+    if means.hypervisor.standbys is not None:
+        await means.hypervisor.standbys.drop(job.vm_id)
+    if not (order.kind.hands_over and order.disks):
+        await means.hypervisor.make_way(job.vm_id, order.disks)
+    here = await means.guests.look(job.vm_id)
+    if here is not None and here.state in RUNS:
+        raise Refusal(Reason.RUNNING_IN_TWO_PLACES, "the VM runs here already")
+
+
+async def _close(means: Means, job: Job, ports: list[Port]) -> None:
+    await networks_told(means, job)
+    await means.lay_networks(means.wanted_of(job))
+    await _apply(means, ports)
 
 
 async def start(means: Means, job: Job) -> Found:
@@ -82,7 +104,7 @@ async def _resume(means: Means, job: Job) -> None:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM was resumed and is {state}")
 
 
-def _refuse_if_not_enforceable(means: Means, wanted: WantedVm) -> None:
+def refuse_if_not_enforceable(means: Means, wanted: WantedVm) -> None:
     missing = wanted.profile.needs() - means.plane.capabilities
     if missing:
         raise Refusal(Reason.NOT_ENFORCEABLE, f"not here: {', '.join(sorted(missing))}")
@@ -91,7 +113,7 @@ def _refuse_if_not_enforceable(means: Means, wanted: WantedVm) -> None:
         raise Refusal(Reason.NOT_ENFORCEABLE, text)
 
 
-async def _networks_told(means: Means, job: Job) -> None:
+async def networks_told(means: Means, job: Job) -> None:
     try:
         async with asyncio.timeout(NETWORKS_WITHIN):
             while means.wanted.missing_networks(means.wanted_of(job)):

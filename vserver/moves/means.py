@@ -21,6 +21,7 @@ from vserver.guests import FAILURES, Guests
 from vserver.hypervisor.port import Copied, Hypervisor
 from vserver.network.port import Port
 
+PROGRESS_EVERY = 0.2  # seconds
 RUNS = frozenset({VmState.RUNNING, VmState.PAUSED})
 
 
@@ -47,6 +48,8 @@ class Found:
     policy_hash: str = ""
     copied: Copied = Copied(0, 0.0, 0)
     gated: bool = False
+    port: int = 0
+    definition: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,16 @@ class Means:
                 evidence={"epoch": str(seen)},
             )
 
+    async def refuse_if_disks_stay(self, job: Job) -> None:
+        """What is on this host's own storage goes along with its VM. A vCenter that has just
+        started may not have known of it, nor an agent that could not yet list its VMs."""
+        here = self.guests.vms.get(job.vm_id) or await self.guests.look(job.vm_id)
+        taken = {disk.path for disk in job.order.disks}
+        stay = [d for d in here.disks if d.local and d.path not in taken] if here else []
+        if stay:
+            text = f"{stay[0].path} is on this host's own storage, and the order does not name it"
+            raise Refusal(Reason.DISKS_STAY, text)
+
     async def lay_networks(self, wanted: WantedVm) -> None:
         """The VNIs that the VM needs, as far as they have been told."""
         for vni in sorted(wanted.vm.vnis()):
@@ -120,3 +133,17 @@ class Means:
         """The policy's hash: as vouched for by the kernel, else read back now."""
         observed = self.plane.vouched(ports) or (await self.plane.read_back()).ports
         return policy_in_force(ports, observed)
+
+
+def reporter(means: Means, operation_id: str) -> Callable[[Progress], None]:
+    """Who tells the vCenter of a copy's progress, now and then."""
+    last = float("-inf")
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        now = means.clock.monotonic()
+        if now - last >= PROGRESS_EVERY:
+            last = now
+            means.progress(operation_id, progress)
+
+    return report

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from common import log
 from common.errors import Reason
-from common.model.operation import Failure, HostedState, MoveOutcome, MoveStep
+from common.model.operation import Failure, HostedState, MoveKind, MoveOutcome, MoveStep
 from common.model.wanted import MoveOrder
 from common.wake import first_of
 from vserver.guests import FAILURES
+from vserver.moves.leftovers import Leftovers
 from vserver.moves.means import Job, Means
 from vserver.moves.steps import carry_out
 
@@ -45,6 +46,7 @@ class Moves:
         self._say = say
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, _Running] = {}
+        self._leftovers = Leftovers(means, self._running)
         self._outcomes: dict[str, MoveOutcome] = {}
 
     async def run(self) -> None:
@@ -61,6 +63,7 @@ class Moves:
                 while True:
                     await self._means.clock.sleep(SAY_AGAIN)
                     await self._say_again()
+                    await self._leftovers.sweep()
             finally:
                 self._tasks = None  # what is heard from now on begins nothing any more
 
@@ -101,16 +104,18 @@ class Moves:
         for vm_id, outcome in list(self._outcomes.items()):
             if self._outcomes.get(vm_id) is not outcome:
                 continue
-            truth = await self._means.truth(self._running[vm_id].job)
+            job = self._running[vm_id].job
+            truth = await self._means.truth(job)
             if self._outcomes.get(vm_id) is not outcome:
                 continue
-            self._outcomes[vm_id] = _now(outcome, truth)
+            self._outcomes[vm_id] = _now(job.order, outcome, truth)
             self._say(self._outcomes[vm_id])
 
     async def _carry_out(self, job: Job, before: _Running | None) -> None:
         order = job.order
         with log.bound(operation_id=order.operation_id, vm_id=job.vm_id, step=order.step.value):
             await self._call_off(before)
+            await self._leftovers.ended(job.vm_id)
             _log.info("a step begins", epoch=order.epoch, peer=order.peer_server)
             pause = FIRST_PAUSE
             while not job.stop.is_set():
@@ -147,12 +152,17 @@ def _is_final(outcome: MoveOutcome) -> bool:
     return failure is not None and failure.reason == Reason.WOULD_NOT_START.name
 
 
-def _now(outcome: MoveOutcome, truth: HostedState) -> MoveOutcome:
-    """The same answer later. A silent hypervisor says nothing new; a VM that runs where it had been
-    copied away was started by hand."""
+_BACK = (HostedState.RUNNING, HostedState.SHUT_OFF)
+
+
+def _now(order: MoveOrder, outcome: MoveOutcome, truth: HostedState) -> MoveOutcome:
+    """The same answer later. A silent hypervisor says nothing new; a VM that is where it had been
+    copied away from was brought back by hand, or was held there and has ended. A standby's never
+    leaves."""
     if truth is HostedState.UNKNOWN:
         return outcome
-    if outcome.step is MoveStep.COPY and outcome.ok and truth is HostedState.RUNNING:
-        failure = Failure(Reason.HYPERVISOR_FAILED.name, "the VM runs here again")
+    left = outcome.step is MoveStep.COPY and order.kind is not MoveKind.STANDBY
+    if left and outcome.ok and truth in _BACK:
+        failure = Failure(Reason.HYPERVISOR_FAILED.name, f"the VM is here again: {truth.value}")
         return replace(outcome, ok=False, failure=failure, truth=truth)
     return replace(outcome, truth=truth)

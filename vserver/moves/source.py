@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 
 from common.errors import Reason, Refusal
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState
 from common.model.wanted import MoveOrder
 from vserver.core.ports import ports_of
 from vserver.core.readback import policy_in_force
 from vserver.core.taps import incoming_device
 from vserver.guests import FAILURES
 from vserver.hypervisor.port import Copied, CopyTerms
-from vserver.moves.means import Found, Job, Means
+from vserver.moves.means import Found, Job, Means, reporter
 
-PROGRESS_EVERY = 0.2  # seconds
 _LEFT = (HostedState.ABSENT, HostedState.HELD)
 
 
@@ -23,6 +21,7 @@ async def copy(means: Means, job: Job) -> Found:
     """A copy that an earlier run of this agent left under way is stopped and begun again."""
     if await _has_left(means, job):
         return Found()
+    await means.refuse_if_disks_stay(job)
     await means.hypervisor.abort(job.vm_id)
     wanted = means.wanted_of(job)
     ports = ports_of(wanted, means.guests.vms.get(job.vm_id))
@@ -34,7 +33,7 @@ async def copy(means: Means, job: Job) -> Found:
             job.vm_id,
             job.order.peer_migration_uri,
             {i.mac: incoming_device(i.mac) for i in wanted.vm.interfaces},
-            _reporter(means, job.order.operation_id),
+            reporter(means, job.order.operation_id),
             _terms(job.order),
         )
     except Refusal as error:
@@ -51,7 +50,8 @@ async def copy(means: Means, job: Job) -> Found:
 
 
 async def abort(means: Means, job: Job) -> Found:
-    """The copy that we began ourselves has ended by now (see `orders`)."""
+    """The copy that we began ourselves has ended by now (see `orders`). Where it is not certain
+    that none is under way, this raises: then nobody knows yet where the VM will be."""
     await means.hypervisor.abort(job.vm_id)
     if await means.truth(job) in _LEFT:
         raise Refusal(Reason.TOO_LATE_TO_CANCEL, "the VM has left")
@@ -68,16 +68,3 @@ async def _has_left(means: Means, job: Job) -> bool:
 
 def _terms(order: MoveOrder) -> CopyTerms:
     return CopyTerms(order.kind, order.gated, order.disks, order.budget)
-
-
-def _reporter(means: Means, operation_id: str) -> Callable[[Progress], None]:
-    last = float("-inf")
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        now = means.clock.monotonic()
-        if now - last >= PROGRESS_EVERY:
-            last = now
-            means.progress(operation_id, progress)
-
-    return report

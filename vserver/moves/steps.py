@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 from common import log
 from common.errors import Reason, Refusal
-from common.model.operation import Failure, MoveOutcome, MoveStep
+from common.model.operation import Failure, MoveKind, MoveOutcome, MoveStep
 from common.model.vm import VmState
 from common.model.wanted import MoveOrder
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
-from vserver.moves import cold, destination, source
+from vserver.moves import cold, destination, source, standby
 from vserver.moves.means import RUNS, Found, Job, Means, together
 
 _log = log.get(__name__)
@@ -42,6 +42,8 @@ async def carry_out(means: Means, job: Job) -> MoveOutcome:
         failure=failure,
         policy_hash=found.policy_hash,
         gated=found.gated,
+        port=found.port,
+        definition=found.definition,
         **asdict(found.copied),
     )
 
@@ -54,7 +56,8 @@ async def clean(means: Means, job: Job) -> Found:
     if here is not None and here.state in RUNS:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
     await together(_discard(means, job), _remove_ports(means, job))
-    return Found()
+    last = await means.hypervisor.last_figures(job.vm_id)
+    return Found() if last is None else Found(copied=last)
 
 
 async def _discard(means: Means, job: Job) -> None:
@@ -90,7 +93,19 @@ _STEPS_WHILE_OFF: dict[MoveStep, Step] = {
 }
 
 
+_STEPS_OF_A_STANDBY: dict[MoveStep, Step] = {
+    MoveStep.PREPARE: standby.receive,
+    MoveStep.COPY: standby.copy,
+    MoveStep.MIRROR: standby.watch,
+    MoveStep.START: standby.promote,
+    MoveStep.CLEAN: standby.drop,
+    MoveStep.ABORT: standby.end,
+}
+
+
 def _step_of(order: MoveOrder) -> Step:
+    if order.kind is MoveKind.STANDBY:
+        return _STEPS_OF_A_STANDBY[order.step]
     special = _STEPS_WHILE_OFF.get(order.step) if order.kind.off else None
     return special or _STEPS[order.step]
 

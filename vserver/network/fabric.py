@@ -6,6 +6,7 @@ frames by the same two tables (bridge and tunnel), and guards each tap with `pol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common.clock import Clock
@@ -15,6 +16,7 @@ from vserver.network.bucket import TokenBucket
 from vserver.network.frame import Frame, is_multicast
 from vserver.network.policy import verdict
 from vserver.network.port import Port
+from vserver.network.question import answer
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class MemoryHost:
     networks: dict[int, WantedNetwork] = field(default_factory=dict)
     entries: dict[tuple[int, str], str] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    fabric: Fabric | None = field(default=None, repr=False)
     _buckets: dict[tuple[str, Direction], TokenBucket] = field(default_factory=dict)
 
     def plug(self, device: str, vni: int = 0) -> None:
@@ -61,6 +64,11 @@ class MemoryHost:
         self.entries = {at: to for at, to in self.entries.items() if to != port.device}
         if port.is_open and port.device in self.taps:
             self.entries[port.vni, port.mac] = port.device
+
+    def is_attached(self, port: Port) -> bool:
+        """On its network, where an open port's frames go to it, or on to where the VM is now."""
+        on = self.taps.get(port.device) == port.vni
+        return on and (not port.is_open or (port.vni, port.mac) in self.entries)
 
     def forget(self, device: str) -> None:
         """The port is closed by default from here on."""
@@ -104,18 +112,27 @@ class Fabric:
     """Hosts that reach each other's tunnel ends.
 
     `plugs_itself`: a tap appears as soon as its port is applied. That suits a hypervisor in memory,
-    which makes no taps; give False to say yourself when they appear.
+    which makes no taps; give False to say yourself when they appear. `awake`: whether the guest
+    behind a tap, on the host with this tunnel end, runs, so that it can answer.
     """
 
-    def __init__(self, clock: Clock, *, plugs_itself: bool = True) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        plugs_itself: bool = True,
+        awake: Callable[[str, str], bool] = lambda _vtep, _device: True,
+    ) -> None:
         self._clock = clock
         self._plugs_itself = plugs_itself
+        self._awake = awake
         self._hosts: dict[str, MemoryHost] = {}
 
     def host(self, vtep: str) -> MemoryHost:
         """The host behind a tunnel end; made when first asked for."""
         if vtep not in self._hosts:
-            self._hosts[vtep] = MemoryHost(vtep, self._clock, self._plugs_itself)
+            made = MemoryHost(vtep, self._clock, self._plugs_itself, fabric=self)
+            self._hosts[vtep] = made
         return self._hosts[vtep]
 
     def send(self, vtep: str, device: str, frame: Frame) -> frozenset[tuple[str, str]]:
@@ -130,3 +147,19 @@ class Fabric:
             if far is not None and vni in far.networks:
                 heard |= {(remote, tap) for tap in far.deliver(vni, frame)}
         return frozenset(heard)
+
+    def answers(self, vtep: str, vni: int, asked: Frame) -> bool:
+        """Whether a guest on another host answers a `question` that comes out of this host's own
+        tunnel end."""
+        asker, reply = self.host(vtep), answer(asked)
+        for remote in asker.remotes(vni, asked):
+            far = self._hosts.get(remote)
+            if far is None or vni not in far.networks:
+                continue
+            for tap in far.deliver(vni, asked):
+                port = far.ports[tap]
+                has_address = not port.ips or asked.destination_ip in port.ips
+                theirs = has_address and port.mac == reply.source_mac and self._awake(remote, tap)
+                if theirs and far.passes(tap, Direction.EGRESS, reply):
+                    return vtep in far.remotes(vni, reply)
+        return False

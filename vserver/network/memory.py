@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from common.errors import Reason, Refusal
 from common.model.profile import Capability
 from common.model.wanted import Forward, WantedNetwork
 from vserver.network.fabric import MemoryHost
-from vserver.network.port import Observed, ObservedPort, Port
+from vserver.network.port import Ear, Neighbour, Observed, ObservedPort, Port, Sign
+from vserver.network.question import question
 
 _CAPABILITIES = frozenset({Capability.ACL, Capability.RATE, Capability.ANTI_SPOOFING})
 
@@ -36,7 +39,7 @@ class MemoryNetwork:
     async def observe(self) -> Observed:
         host = self._host
         ports = {
-            device: ObservedPort(port, device not in host.broken, host.taps.get(device) == port.vni)
+            device: ObservedPort(port, device not in host.broken, host.is_attached(port))
             for device, port in host.ports.items()
         }
         return Observed(ports, dict(host.networks))
@@ -48,11 +51,13 @@ class MemoryNetwork:
         host = self._host
         return host.ports.get(port.device) == port and port.device not in host.broken
 
-    async def apply_network(self, wanted: WantedNetwork) -> None:
+    async def apply_network(
+        self, wanted: WantedNetwork, known: WantedNetwork | None = None
+    ) -> None:
         """The newest word wins: only a forward that is new or changed is written to the bridge."""
         vni, host = wanted.vni, self._host
-        known = host.networks.get(vni)
-        old = {f.mac: f.vtep_address for f in known.forwards} if known else {}
+        there = host.networks.get(vni)
+        old = {f.mac: f.vtep_address for f in there.forwards} if there else {}
         new = {f.mac: f.vtep_address for f in wanted.forwards if f.vtep_address != host.vtep}
         for mac, vtep in new.items():
             if old.get(mac) != vtep:
@@ -83,8 +88,35 @@ class MemoryNetwork:
     async def remove_port(self, device: str) -> None:
         self._host.forget(device)
 
+    @contextmanager
+    def listen(self, to: Neighbour) -> Iterator[Ear]:
+        if to.vni not in self._host.networks:
+            raise Refusal(Reason.NETWORK_FAILED, f"VNI {to.vni} is not here")
+        yield _Ear(self._host, to)
+
     async def purge(self) -> None:
         for device in list(self._host.ports):
             self._host.forget(device)
         for vni in list(self._host.networks):
             await self.remove_network(vni)
+
+
+class _Ear:
+    """Answers take no time here."""
+
+    def __init__(self, host: MemoryHost, to: Neighbour) -> None:
+        self._host = host
+        self._vni = to.vni
+        self._question = question(to)
+        self._signs: list[Sign] = []
+
+    def ask(self) -> None:
+        host = self._host
+        now = host.clock.monotonic()
+        self._signs.append(Sign(now, is_answer=False))
+        if host.fabric is not None and host.fabric.answers(host.vtep, self._vni, self._question):
+            self._signs.append(Sign(now, is_answer=True))
+
+    def heard(self) -> list[Sign]:
+        signs, self._signs = self._signs, []
+        return signs

@@ -7,6 +7,7 @@ moment it exists (I5). Failures raise `Refusal(NETWORK_FAILED)` and leave the po
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,7 +39,8 @@ class ObservedPort:
     """What is in force, read back from the kernel.
 
     `intact` False: somebody changed the rules behind our back, apply again. `attached`: the tap
-    exists and is on its VNI's bridge.
+    exists and is on its VNI's bridge, which knows where an open port's VM is: frames to a MAC that
+    no entry names would go to all. A forward to where the VM has moved is such an entry.
     """
 
     port: Port
@@ -50,6 +52,40 @@ class ObservedPort:
 class Observed:
     ports: Mapping[str, ObservedPort] = field(default_factory=dict)  # by device
     networks: Mapping[int, WantedNetwork] = field(default_factory=dict)  # by VNI, as in force
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A guest elsewhere on the network `vni`, and in whose name it is asked: the MAC of a VM of
+    this host, to which all hosts of the network know the way."""
+
+    vni: int
+    mac: str
+    ip: str  # its own; IPv4 or IPv6, which decides how it is asked
+    asker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A question that went out, or an answer that came in. `at`: seconds, to be compared with those
+    of the same ear only."""
+
+    at: float
+    is_answer: bool
+
+
+class Ear(Protocol):
+    """Asks a guest whether it is there, to it alone, by ARP or neighbour discovery (`question`):
+    whoever has the address answers, whatever its port's profile permits, unless a rule of that
+    names the protocol itself, ARP or IPv6."""
+
+    def ask(self) -> None:
+        """One question. What cannot be sent now is not asked. Raises `OSError` when it is over."""
+        ...
+
+    def heard(self) -> list[Sign]:
+        """What has gone out and come in since the last call, in order."""
+        ...
 
 
 class Network(Protocol):
@@ -81,8 +117,14 @@ class Network(Protocol):
         ourselves included, has changed any rule of the host since. Cheap. False says nothing."""
         ...
 
-    async def apply_network(self, wanted: WantedNetwork) -> None:
-        """Bridge, tunnel and forwarding entries of one VNI, to exactly this state."""
+    async def apply_network(
+        self, wanted: WantedNetwork, known: WantedNetwork | None = None
+    ) -> None:
+        """Bridge, tunnel and forwarding entries of one VNI, to exactly this state.
+
+        `known`: what was put in force or read last. Then only what differs from it is written, as
+        far as that can be done; what others have changed since is for who reads it back.
+        """
         ...
 
     async def remove_network(self, vni: int) -> None: ...
@@ -93,6 +135,11 @@ class Network(Protocol):
 
     async def remove_port(self, device: str) -> None:
         """Forget the port: it is closed by default again. Unknown is no error."""
+        ...
+
+    def listen(self, to: Neighbour) -> AbstractContextManager[Ear]:
+        """Ask a guest on another host over the overlay. Changes nothing on this host, nor in what
+        is observed. Raises `Refusal` or `OSError` on entering if that cannot be done."""
         ...
 
     async def purge(self) -> None:

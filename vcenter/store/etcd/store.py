@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from vcenter.store.etcd import client as etcd
 from vcenter.store.etcd.address import Address
 from vcenter.store.etcd.appending import Appending
 from vcenter.store.etcd.following import Following
-from vcenter.store.etcd.layout import entries_of, read_head, read_held, until
+from vcenter.store.etcd.layout import Keys, entries_of, read_head, read_held, until
 from vcenter.store.etcd.mail import Mail
 from vcenter.store.etcd.opened import Opened
 from vcenter.store.etcd.replica import Presence
@@ -60,26 +60,23 @@ class EtcdStore:
         head, _ = await self._opened.log.head()
         return head.revision
 
-    async def snapshot(self) -> AsyncIterator[Record]:
+    async def snapshot(self) -> AsyncIterator[Sequence[Record]]:
         """Read at one revision of etcd, page by page."""
         opened = self._opened
         _, answer = await opened.log.settled()
-        start, end = opened.keys.nows, until(opened.keys.nows)
-        while True:
-            request = pb.RangeRequest(
-                key=start,
-                range_end=end,
-                limit=_SNAPSHOT_KEYS,
-                revision=answer.header.revision,
-            )
-            page = await opened.client.range(request)
-            for kv in page.kvs:
-                held = read_held(kv.value)
-                if held.value is not None:
-                    yield Record(opened.keys.name_of(kv.key), held.value, held.revision)
-            if not page.more:
-                return
-            start = page.kvs[-1].key + b"\0"
+        for start, end in opened.keys.pieces():
+            more = True
+            while more:
+                request = pb.RangeRequest(
+                    key=start,
+                    range_end=end,
+                    limit=_SNAPSHOT_KEYS,
+                    revision=answer.header.revision,
+                )
+                page = await opened.client.range(request)
+                yield [*_records(opened.keys, page.kvs)]
+                if more := page.more:
+                    start = page.kvs[-1].key + b"\0"
 
     async def read(self, after: int) -> AsyncIterator[Entry]:
         """Up to the revision that is last now; compaction may overtake a slow reader."""
@@ -167,3 +164,11 @@ class EtcdStore:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return await asyncio.shield(task)
+
+
+def _records(keys: Keys, pairs: Iterable[Any]) -> Iterator[Record]:
+    """Of a page of a range, without what was deleted."""
+    for kv in pairs:
+        held = read_held(kv.value)
+        if held.value is not None:
+            yield Record(keys.name_of(kv.key), held.value, held.revision)

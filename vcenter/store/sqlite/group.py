@@ -24,6 +24,9 @@ class Plan:
     log: list[LogRow] = field(default_factory=list)
     final: dict[str, int] = field(default_factory=dict)
 
+    def deletes(self) -> bool:
+        return 0 in self.final.values()
+
     def old(self, held: Mapping[str, int], expected: Sequence[str], compacted: int) -> list[str]:
         """Of which keys the stored value may be from before history begins."""
         if not compacted:

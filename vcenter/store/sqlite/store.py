@@ -86,7 +86,7 @@ class SqliteStore:
     async def revision(self) -> int:
         return self._use().writer.revision
 
-    async def snapshot(self) -> AsyncIterator[Record]:
+    async def snapshot(self) -> AsyncIterator[Sequence[Record]]:
         """Reads by a connection of its own: as long as its one statement runs, it sees one state.
         The WAL cannot restart meanwhile, so a reader should not dawdle."""
         self._use()
@@ -95,8 +95,7 @@ class SqliteStore:
                 await _run(reader, schema.READER_SETTINGS)
                 cursor = await reader.execute(schema.SNAPSHOT)
                 while rows := await cursor.fetchmany(_SNAPSHOT_ROWS):
-                    for row in rows:
-                        yield Record(*row)
+                    yield [*map(Record._make, rows)]
 
     async def read(self, after: int) -> AsyncIterator[Entry]:
         """Up to the revision that is last now, in pages: a slow reader holds nothing open, but

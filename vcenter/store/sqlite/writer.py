@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, repeat
 from typing import TypeVar
 
 from vcenter.store.port import Batch, Conflict, WriteFailed
@@ -18,8 +18,10 @@ from vcenter.store.sqlite import schema
 from vcenter.store.sqlite.group import Plan, expected_keys, plan
 
 _SLICE_ROWS = 256  # a few milliseconds, which is what a write may have to wait
-_SIZES = tuple(1 << n for n in range(10, -1, -1))  # few, so that the statements stay prepared
+_MOST = 1024  # rows or keys to a statement
+_NO_ROW = (None, None, None, None)
 T = TypeVar("T")
+N = TypeVar("N")
 
 
 class Writer:
@@ -76,7 +78,7 @@ class Writer:
 
     def _put_aside(self, keys: Sequence[str]) -> None:
         """Old values that this group writes over, of keys that history has not seen change."""
-        for some in _portions(keys):
+        for some in _portions(keys, None):
             self._db.execute(schema.put_aside(len(some)), some)
 
     @contextmanager
@@ -119,19 +121,21 @@ class Writer:
             self._db.execute(statement)
 
     def _write(self, group: Plan) -> None:
-        for some in _portions(group.log):
+        for some in _portions(group.log, _NO_ROW):
             self._db.execute(schema.add_log(len(some)), [*chain.from_iterable(some)])
-        for statement in (schema.DELETE, schema.PUT):
-            self._db.execute(statement, (group.log[0][0],))
+        first = group.log[0][:1]
+        if group.deletes():
+            self._db.execute(schema.DELETE, first)
+        self._db.execute(schema.PUT, first)
 
     def _held(self, keys: Sequence[str]) -> dict[str, int]:
         """Stored revisions of the keys that exist."""
         held: dict[str, int] = {}
-        for some in _portions(keys):
+        for some in _portions(keys, None):
             (found,) = self._db.execute(schema.select_revisions(len(some)), some).fetchone()
             for one in found.split(",") if found else ():
                 place, _, revision = one.partition(" ")
-                held[some[int(place)]] = int(revision)
+                held[str(some[int(place)])] = int(revision)
         return held
 
     def _number(self, statement: str, parameters: Sequence[int] = (), none: int = 0) -> int:
@@ -139,10 +143,10 @@ class Writer:
         return int(row[0]) if row is not None else none
 
 
-def _portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """All of them, in pieces of the sizes for which there are statements, large ones first."""
-    start = 0
-    while left := len(rows) - start:
-        size = next(size for size in _SIZES if size <= left)
-        yield rows[start : start + size]
-        start += size
+def _portions(rows: Sequence[T], nothing: N) -> Iterator[Sequence[T | N]]:
+    """All of them, filled up to sizes of which there are few, so that the statements stay
+    prepared: a thousand rows are one call, and so are three."""
+    for start in range(0, len(rows), _MOST):
+        some = rows[start : start + _MOST]
+        size = 1 << (len(some) - 1).bit_length()
+        yield [*some, *repeat(nothing, size - len(some))]

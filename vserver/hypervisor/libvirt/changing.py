@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Any
 
 import libvirt
@@ -9,12 +10,14 @@ import libvirt
 from common.errors import Reason, Refusal
 from common.model.vm import VmState
 from vserver.hypervisor.libvirt import marker
-from vserver.hypervisor.libvirt.domains import find, look
+from vserver.hypervisor.libvirt.domains import find, is_leaving, look
 from vserver.hypervisor.libvirt.failures import has_code
 from vserver.hypervisor.libvirt.states import Seen, vm_state
 
 _MARK = libvirt.VIR_DOMAIN_METADATA_ELEMENT
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+_CONFIG = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+_NOBODYS = "urn:vsignal:nobodys"  # no domain has metadata of it
 # What a definition owns besides itself. Not the NVRAM: on shared storage it is the moved VM's.
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -76,16 +79,43 @@ def discard(conn: Any, vm_id: str) -> None:
         _unless_gone(lambda: domain.undefineFlags(_UNDEFINE))
 
 
-def abort(conn: Any, vm_id: str) -> None:
-    """libvirt calls it an invalid operation when there is nothing to stop."""
+class Leaving(Enum):
+    GONE = auto()
+    STAYS = auto()
+    LEAVES = auto()
+
+
+def stop_leaving(conn: Any, vm_id: str, tell: bool) -> Leaving:
+    """Whether a copy is under way from here; one that is, is told to end if `tell`. libvirt heeds
+    that from the copy's first step on, also before it has reached the destination. A domain that is
+    off has no jobs to be seen: a change that changes nothing waits until it has been handed over.
+    """
     domain = find(conn, vm_id)
     if domain is None:
-        return
+        return Leaving.GONE
+    if domain.isActive() != 1:
+        _unless_gone(lambda: domain.setMetadata(_MARK, None, None, _NOBODYS, _CONFIG))
+        return Leaving.STAYS if find(conn, vm_id) is not None else Leaving.GONE
+    if is_leaving(domain):
+        if tell:
+            abort(conn, vm_id)
+        return Leaving.LEAVES
+    return Leaving.LEAVES if abort(conn, vm_id) else Leaving.STAYS
+
+
+def abort(conn: Any, vm_id: str) -> bool:
+    """Whether there was something to stop; libvirt calls it an invalid operation otherwise. Waits
+    its turn for the domain, like everything that changes it."""
+    domain = find(conn, vm_id)
+    if domain is None:
+        return False
     try:
         domain.abortJob()
     except libvirt.libvirtError as error:
         if not has_code(error, libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN):
             raise
+        return False
+    return True
 
 
 def _mark(domain: Any) -> str:

@@ -21,13 +21,18 @@ _FLAGS = (
 
 def hand_over(conn: Any, vm_id: str, destination: str) -> None:
     """libvirt defines it there and then undefines it here, and lets nobody start it in between."""
+    refuse_if_bound(conn, vm_id).migrateToURI3(urldefrag(destination).url, {}, _FLAGS)
+
+
+def refuse_if_bound(conn: Any, vm_id: str) -> Any:
+    """The domain, if it can be handed over."""
     domain = find(conn, vm_id)
     if domain is None or domain.isActive() == 1:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"VM {vm_id} is not here, or not off")
     if domain.hasManagedSaveImage():
         text = f"VM {vm_id} has a saved state, which would stay behind: start it, or drop that"
         raise Refusal(Reason.HYPERVISOR_FAILED, text)
-    domain.migrateToURI3(urldefrag(destination).url, {}, _FLAGS)
+    return domain
 
 
 def keeps(conn: Any, vm_id: str) -> bool:

@@ -3,8 +3,8 @@
 Every call blocks, so each runs in a worker thread of this connection's own: a hung libvirtd uses
 up its own threads, not the agent's. Copies take minutes and have a thread each, so that they can
 be watched and stopped, and do not keep the agent from ending. One line only listens for events;
-its end wakes the keeper, which connects again with growing pauses and then reports that
-everything may have changed.
+its end wakes the keeper, which connects again with growing pauses, or at once when a call is
+wanted, and then reports that everything may have changed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 import libvirt
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
+from common.wake import Bell, Wake, first_of
 from vserver.hypervisor.libvirt import event_thread, subscription
 from vserver.hypervisor.libvirt.failures import failed
 from vserver.hypervisor.libvirt.lines import Lines, open_line
@@ -31,17 +33,27 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _PATIENCE = 15.0
 _CALLS = 8
+_PATIENCE_FOR_RETURN = 3.0  # of a call that finds no libvirtd: it may be back already
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Connection:
-    """`on_event(vm_id, what)` comes in the event loop's thread; ("", …) after a reconnect."""
+    """`on_event(vm_id, what)` comes in the event loop's thread; ("", …) after a reconnect. So does
+    `on_copied(vm_id, stats)`, with the last figures of a copy from here."""
 
-    def __init__(self, uri: str, clock: Clock, on_event: Callable[[str, subscription.What], None]):
+    def __init__(
+        self,
+        uri: str,
+        clock: Clock,
+        on_event: Callable[[str, subscription.What], None],
+        on_copied: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
         self.uri = uri
         self._clock = clock
         self._on_event = on_event
+        self._on_copied = on_copied
         self._lost = asyncio.Event()
+        self._wanted, self._tried = Wake(clock), Bell()
         self._listening: Any = None
         self._lines: Lines | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -58,17 +70,25 @@ class Connection:
         if self._keeper:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+            self._keeper = None
         await self._drop()
         self._calls.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, work: Callable[[Any], T], *, patience: float = _PATIENCE) -> T:
         """Run `work(connection)` in a thread; TimeoutError means that its outcome is unknown."""
+        if self._lines is None and self._keeper:
+            await self._tried_now()
         doing = self._in_pool(partial(self._open_lines().run, work))
         return await within(self._clock, patience, doing)
 
     def copy(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """Start work of unknown length; keepalive is what ends it if libvirtd hangs."""
         return self._open_lines().run_alone(work)
+
+    async def _tried_now(self) -> None:
+        """The keeper rests between its attempts: it makes one, and finds what has returned."""
+        self._wanted.ring()
+        await first_of(self._tried.next(), self._clock.sleep(_PATIENCE_FOR_RETURN))
 
     def _in_pool(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._calls, work)
@@ -92,7 +112,9 @@ class Connection:
     def _opened(self, loop: asyncio.AbstractEventLoop) -> Any:
         conn = open_line(self.uri)
         try:
-            subscription.subscribe(conn, loop, self._on_event, lambda: self._lose(conn))
+            subscription.subscribe(
+                conn, loop, self._on_event, self._on_copied, lambda: self._lose(conn)
+            )
         except BaseException:
             subscription.unsubscribe_and_close(conn)
             raise
@@ -114,14 +136,15 @@ class Connection:
             self._on_event("", subscription.What.ANY)
 
     async def _reconnect(self) -> None:
-        attempt = 0
-        while self._lines is None:
-            await self._clock.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
-            attempt += 1
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+            await self._wanted.heard(pause)
             try:
                 await self._connect()
             except (Refusal, TimeoutError) as error:
                 _log.debug("libvirtd at %s: %s", self.uri, error)
+            self._tried.ring()
+            if self._lines is not None:
+                return
 
     async def _drop(self) -> None:
         lines, self._lines = self._lines, None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from common.clock import Clock
 from common.errors import Reason, Refusal
 from common.model.operation import MoveKind, Progress
 from vserver.hypervisor.libvirt import changing, copy_plan, domains
+from vserver.hypervisor.libvirt.asked import Asked
 from vserver.hypervisor.libvirt.connection import Connection
 from vserver.hypervisor.libvirt.copy import Copy
 from vserver.hypervisor.libvirt.copy_plan import Way
@@ -17,6 +19,7 @@ from vserver.hypervisor.libvirt.gate.gate import Gate
 from vserver.hypervisor.libvirt.source_process import record_directory
 from vserver.hypervisor.port import Copied
 
+_FIGURES = 256  # copies; of one whose move is decided by hand nobody asks
 _log = logging.getLogger(__name__)
 
 
@@ -29,14 +32,17 @@ class Copies:
         clock: Clock,
         on_change: Callable[[str], None],
         gate: Gate | None,
+        asked: Asked,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._on_change = on_change
         self._gate = gate
+        self._asked = asked
         self._records = record_directory(connection.uri)
         self._copies: dict[str, Copy] = {}
         self._endings: dict[str, asyncio.Task[None]] = {}
+        self._figures: dict[str, Copied] = {}  # of live copies, until they are asked for
 
     async def run(self, vm_id: str, way: Way, progress: Callable[[Progress], None]) -> Copied:
         """Copy; on cancellation stop the copy first, and wait for its end."""
@@ -45,6 +51,8 @@ class Copies:
         plan = await self._connection.call(lambda conn: copy_plan.prepare(conn, vm_id, way))
         if way.terms.gated and self._gate is not None:
             await self._gate.arm(vm_id)
+        self._figures.pop(vm_id, None)
+        await self._asked.begins(vm_id)
         copy = Copy(self._connection, self._clock, vm_id, plan, progress, self._records, self._gate)
         self._copies[vm_id] = copy
         ending = asyncio.create_task(self._bury(copy), name=f"copy of {vm_id}")
@@ -69,7 +77,26 @@ class Copies:
         copy = self._copies.get(vm_id)
         if copy is not None:
             await copy.decided()
+            if copy.proven:
+                await copy.figured()
         return self.is_over(vm_id)
+
+    def copied(self, vm_id: str, stats: Mapping[str, Any]) -> None:
+        """libvirt is through with a copy, and says how it went."""
+        copy = self._copies.get(vm_id)
+        if copy is None:
+            return
+        copy.completed(stats)
+        if copy.plan.terms.kind is MoveKind.LIVE:
+            self._figures[vm_id] = copy.figures
+            for forgotten in list(self._figures)[:-_FIGURES]:
+                del self._figures[forgotten]
+
+    async def last_figures(self, vm_id: str) -> Copied | None:
+        copy = self._copies.get(vm_id)
+        if copy is not None and copy.plan.terms.kind is MoveKind.LIVE:
+            await copy.figured()
+        return self._figures.pop(vm_id, None)
 
     def is_under_way(self, vm_id: str) -> bool:
         return vm_id in self._copies
@@ -81,11 +108,11 @@ class Copies:
             copy.switching.set()
 
     async def abort(self, vm_id: str) -> None:
-        """Also a copy that an agent before us began: libvirt goes on with those by itself."""
+        """Also a copy that an agent before us asked for."""
         if copy := self._copies.get(vm_id):
             await copy.stop()
         else:
-            await self._connection.call(lambda conn: changing.abort(conn, vm_id))
+            await self._asked.stop(vm_id)
 
     async def buried(self, vm_id: str) -> None:
         """Wait until libvirt has cleared it away."""
@@ -105,10 +132,13 @@ class Copies:
         take away what a good one has left."""
         try:
             await asyncio.wait({copy.ending})
+            await self._asked.ended(copy.vm_id, copy.ending)
             if copy.ending.exception() is not None and not copy.proven:
                 await self._restore(copy)
             elif copy.proven:
                 await self._discard(copy)
+            if copy.ending.exception() is None and copy.plan.terms.kind is MoveKind.LIVE:
+                await copy.figured()  # who cleans up tells them
             await self._leave_gate(copy)
         finally:
             await copy.close()

@@ -25,6 +25,7 @@ from vserver.hypervisor.port import Copied, writing
 
 _POLL = 0.1
 _ASK_AGAIN = 0.2
+_FIGURES_WITHIN = 5.0
 
 
 class Copy:
@@ -52,7 +53,8 @@ class Copy:
         self._pace = Pace(plan.terms.budget)
         self._limit = plan.terms.budget.allowed_ms(0)
         self._over_budget: Refusal | None = None
-        self._copied = Copied(0, 0.0, 0)
+        self.figures = Copied(0, 0.0, 0)
+        self._figured = asyncio.Event()
         self._began = clock.monotonic()
         self._all_sent = False
         self._process: SourceProcess | None = None
@@ -76,7 +78,7 @@ class Copy:
             await asyncio.wait({watching, proof})
         if self._is_held():
             self._confirmed = asyncio.create_task(self._confirm())
-            return self._copied
+            return self.figures
         if self.ending.done():
             if self._over_budget is not None and self.ending.exception() is not None:
                 raise self._over_budget
@@ -84,8 +86,8 @@ class Copy:
         self.proven = True
         if self.plan.terms.kind is MoveKind.SUSPEND:
             still_ms = (self._clock.monotonic() - self._began) * 1000
-            return replace(self._copied, downtime_ms=still_ms)
-        return self._copied
+            return replace(self.figures, downtime_ms=still_ms)
+        return self.figures
 
     async def decided(self) -> None:
         """Return when it is proven to be over here, or has ended."""
@@ -161,10 +163,29 @@ class Copy:
         stats = await self._connection.call(
             lambda conn: conn.lookupByUUIDString(self.vm_id).jobStats()
         )
-        if stats.get("type") == libvirt.VIR_DOMAIN_JOB_NONE or not stats.get("data_total"):
-            return
+        if stats.get("type") != libvirt.VIR_DOMAIN_JOB_NONE and stats.get("data_total"):
+            downtime = float(stats.get("downtime", 0)) if self.switching.is_set() else 0.0
+            self._progress(self._note(stats, downtime))
+
+    def completed(self, stats: Mapping[str, Any]) -> None:
+        """libvirt's last figures. Its downtime is from the source's last instruction to the
+        destination's first; without the time that a word took from one to the other, and with it
+        whatever their clocks differ by, where libvirt says so."""
+        downtime = stats.get("downtime_net", stats.get("downtime", 0))
+        self._note(stats, max(float(downtime), 1.0))  # it counts whole ms, so also less
+        self._figured.set()
+
+    async def figured(self) -> None:
+        """After the end: they come with it, by another way."""
+        waiting = asyncio.ensure_future(self._figured.wait())
+        try:
+            await first(self._clock, _FIGURES_WITHIN, (waiting,))
+        finally:
+            waiting.cancel()
+
+    def _note(self, stats: Mapping[str, Any], downtime: float) -> Progress:
         progress = Progress(
-            bytes_total=stats["data_total"],
+            bytes_total=stats.get("data_total", 0),
             bytes_processed=stats.get("data_processed", 0),
             bytes_remaining=stats.get("data_remaining", 0),
             bytes_per_second=float(stats.get("memory_bps", 0)),
@@ -173,25 +194,24 @@ class Copy:
             disk_bytes_processed=stats.get("disk_processed", 0),
         )
         of_disks = sum(disk.used for disk in self.plan.terms.disks)
-        downtime = float(stats.get("downtime", 0)) if self.switching.is_set() else 0.0
         of_memory = progress.bytes_processed - progress.disk_bytes_processed
-        self._copied = Copied(
+        self.figures = Copied(
             of_memory + of_disks,
             downtime,
             progress.iteration,
             progress.bytes_per_second,
             _writing(stats, of_memory, progress.bytes_per_second),
             of_disks,
-            int(stats.get("auto_converge_throttle", 0)),
+            int(stats.get("auto_converge_throttle", self.figures.slowed_percent)),
             self._pace.suspended,
         )
         self._all_sent = progress.bytes_processed > 0 and progress.bytes_remaining == 0
-        self._progress(progress)
+        return progress
 
     async def _give_way(self) -> None:
         seconds = self._clock.monotonic() - self._began
         try:
-            limit = self._pace.allowed_ms(self._copied.iterations, seconds)
+            limit = self._pace.allowed_ms(self.figures.iterations, seconds)
         except Refusal as error:
             self._over_budget = error
             await self._connection.call(lambda conn: changing.abort(conn, self.vm_id))

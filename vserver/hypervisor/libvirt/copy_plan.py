@@ -105,7 +105,7 @@ def prepare(conn: Any, vm_id: str, way: Way) -> CopyPlan:
         flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
     if terms.disks:
         flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
-        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = _targets(source_xml, terms.disks)
+        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = disk_targets(source_xml, terms.disks)
     if way.encrypt:  # QEMU then demands a certificate with the peer's name, and shows its own
         flags |= libvirt.VIR_MIGRATE_TLS
         parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = peer
@@ -121,7 +121,7 @@ def prepare(conn: Any, vm_id: str, way: Way) -> CopyPlan:
     )
 
 
-def _targets(xml: str, disks: Sequence[Disk]) -> list[str]:
+def disk_targets(xml: str, disks: Sequence[Disk]) -> list[str]:
     """What libvirt calls the disks that are to be copied: all that there are."""
     root = parse(xml)
     known = targets(root)

@@ -81,10 +81,25 @@ def shut_down(conn: Any, vm_id: str) -> bool:
     return domain.isActive() == 0 and tuple(domain.state()) == reason
 
 
+def is_leaving(domain: Any) -> bool:
+    """From the moment when libvirt begins with a copy, until it is through with that."""
+    return bool(_job(domain) == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+
+
 def _is_incoming(domain: Any) -> bool:
     """Somebody moves it here by hand: then it bears no mark, but libvirt has a job for it."""
     try:
-        operation = domain.jobStats().get("operation")
+        return bool(_job(domain) == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN)
     except libvirt.libvirtError:
         return False
-    return bool(operation == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN)
+
+
+def _job(domain: Any) -> int | None:
+    """One of libvirt's VIR_DOMAIN_JOB_OPERATION_ numbers; None: no job, or nothing that has one."""
+    try:
+        operation = domain.jobStats().get("operation")
+    except libvirt.libvirtError as error:
+        if has_code(error, libvirt.VIR_ERR_OPERATION_INVALID, *_GONE):
+            return None
+        raise
+    return int(operation) if operation is not None else None

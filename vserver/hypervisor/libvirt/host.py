@@ -22,6 +22,10 @@ _ACTIVE = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 )
+_OFF = (
+    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE
+    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+)
 
 
 def read_facts(conn: Any, acceleration: str) -> HostFacts:
@@ -45,7 +49,9 @@ def sample(conn: Any, at: float) -> Sample:
     found = {
         domain.UUIDString(): stats for domain, stats in conn.getAllDomainStats(_STATS, _ACTIVE)
     }
+    off = conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BLOCK, _OFF)
     vms = {i: (stats.get("cpu.time", 0), _memory_kib(stats)) for i, stats in found.items()}
+    found.update((domain.UUIDString(), stats) for domain, stats in off)
     disks = {i: _disks(stats) for i, stats in found.items()}
     return Sample(at, busy, total, memory.get("total", 0), free, vms, disks)
 

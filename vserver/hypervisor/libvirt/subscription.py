@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -23,9 +23,11 @@ def subscribe(
     conn: Any,
     loop: asyncio.AbstractEventLoop,
     on_event: Callable[[str, What], None],
+    on_copied: Callable[[str, Mapping[str, Any]], None],
     on_lost: Callable[[], None],
 ) -> None:
-    """Ask for everything that may change what `list` says, and for the connection's end."""
+    """Ask for everything that may change what `list` says, for copies' last figures, and for the
+    connection's end."""
 
     def changed(_conn: Any, domain: Any, *details: Any) -> None:
         _post(loop, partial(on_event, domain.UUIDString(), What.ANY))
@@ -38,6 +40,10 @@ def subscribe(
         what = What.STOPPED_FOR_SWITCH if (event, detail) == switching else What.ANY
         _post(loop, partial(on_event, domain.UUIDString(), what))
 
+    def copied(_conn: Any, domain: Any, stats: Mapping[str, Any], _opaque: Any) -> None:
+        if stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT:
+            _post(loop, partial(on_copied, domain.UUIDString(), stats))
+
     def lost(_conn: Any, _reason: int, _opaque: Any) -> None:
         _post(loop, on_lost)
 
@@ -47,6 +53,7 @@ def subscribe(
         libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: changed,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: changed,
         libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: changed,
+        libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED: copied,
     }
     conn.vsignal_callbacks = [
         conn.domainEventRegisterAny(None, event, callback, None)

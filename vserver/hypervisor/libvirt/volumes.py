@@ -77,6 +77,14 @@ class Volumes:
         paths = [disk.path for disk in disks if str(Path(disk.path).parent) in directories]
         await self._call(partial(_drop, vm_id=vm_id, paths=paths))
 
+    def beside(self, vm_id: str, name: str) -> Path:
+        """A file of ours, beside the note of what was made for this VM."""
+        return self._storage.notes / f"{vm_id}.{name}"
+
+    def notes(self, vm_id: str) -> bool:
+        """Whether anything was made for it that is not its own yet."""
+        return self._file(vm_id).exists()
+
     async def _call(self, work: Any) -> Any:
         return await self._connection.call(work, patience=_PATIENCE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +15,35 @@ from common.model.disk import Disk
 from common.model.operation import HostedState, Progress
 from common.model.server import ServerStatus
 from common.model.vm import VmState
+from vserver.hypervisor import receiver
 from vserver.hypervisor.changes import EVERYTHING, Changes
 from vserver.hypervisor.load import Sample, load
 from vserver.hypervisor.metadata import AttachmentRules
-from vserver.hypervisor.port import PLAIN, Copied, CopyTerms, HostedVm, HostFacts, VmUsage
-from vserver.hypervisor.qemu import cold, host, launching
+from vserver.hypervisor.port import (
+    NO_LUGGAGE,
+    PLAIN,
+    Copied,
+    CopyTerms,
+    HostedVm,
+    HostFacts,
+    Luggage,
+    VmUsage,
+)
 from vserver.hypervisor.qemu import disks as own_disks
+from vserver.hypervisor.qemu import host, launching
 from vserver.hypervisor.qemu.arrivals import Arrivals
 from vserver.hypervisor.qemu.bell import Bell
+from vserver.hypervisor.qemu.cold import Cold
 from vserver.hypervisor.qemu.departures import Departures
 from vserver.hypervisor.qemu.guests import Guests, refused
 from vserver.hypervisor.qemu.hand import Hand
 from vserver.hypervisor.qemu.home import Homes
 from vserver.hypervisor.qemu.secrecy import Clear, Secrecy
+from vserver.hypervisor.qemu.standby import QemuStandbys
 from vserver.hypervisor.qemu.wire import Address
 from vserver.hypervisor.qemu.writing import writing
 from vserver.hypervisor.sampling import Sampling
+from vserver.hypervisor.standby import Standbys
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.5
@@ -56,12 +69,26 @@ class QemuHypervisor:
         self._secrecy = secrecy or Clear()
         self._arrivals = Arrivals(self._guests, address, self._secrecy)
         self._departures = Departures(self._guests, self._secrecy, clock)
+        self._standbys = (
+            QemuStandbys(self._guests, address, self._secrecy)
+            if address is not None and receiver.available()
+            else None
+        )
+        self._cold = Cold(self._guests, address, self._secrecy)
         self._bell = Bell(root, self._changes.add)
         self._facts: HostFacts | None = None
         self._sample: Sample | None = None
         self._lost = asyncio.Event()
         self._sampling = Sampling(clock, self._running, self._writing)
         self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def standbys(self) -> Standbys | None:
+        return self._standbys
+
+    @property
+    def carries_disks(self) -> bool:
+        return self._cold.carries_disks
 
     async def open(self) -> None:
         self._homes.make()
@@ -113,11 +140,19 @@ class QemuHypervisor:
         before, self._sample = self._sample, now
         status, usage = load(before, now)
         noted = self._sampling.noted(usage)
-        sizes = await asyncio.to_thread(self._sizes, list(noted))
-        return status, {i: replace(each, disks=sizes[i]) for i, each in noted.items()}
+        sizes = await asyncio.to_thread(self._sizes)
+        return status, {
+            vm_id: replace(noted.get(vm_id, VmUsage(0.0, 0)), disks=sizes.get(vm_id, {}))
+            for vm_id in {*noted, *sizes}
+        }
 
-    def _sizes(self, vm_ids: Sequence[str]) -> Mapping[str, Mapping[str, tuple[int, int]]]:
-        return {vm_id: own_disks.sizes(self._homes.of(vm_id)) for vm_id in vm_ids}
+    def _sizes(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        found: dict[str, Mapping[str, tuple[int, int]]] = {}
+        for home in self._homes.all():
+            with suppress(Refusal):  # said where the guest is read
+                if sizes := own_disks.sizes(home):
+                    found[home.vm_id] = sizes
+        return found
 
     async def _running(self) -> Sequence[str]:
         return tuple(self._guests.pids())
@@ -151,15 +186,29 @@ class QemuHypervisor:
     ) -> Copied:
         return await self._departures.run(vm_id, destination_uri, devices, progress, terms)
 
-    async def hand_over(self, vm_id: str, destination_uri: str) -> None:
-        address = Address.parse(destination_uri)
-        await cold.hand_over(self._guests, vm_id, address, self._secrecy)
+    async def last_figures(self, vm_id: str) -> Copied | None:
+        """All are known when `migrate` returns."""
+        return None
+
+    async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:
+        await self._departures.buried(vm_id)
+        port = await self._cold.take(vm_id, disks)
+        self._arrivals.expect(vm_id)
+        return port
+
+    async def hand_over(
+        self, vm_id: str, destination_uri: str, luggage: Luggage = NO_LUGGAGE
+    ) -> None:
+        await self._cold.hand_over(vm_id, destination_uri, luggage)
+
+    async def settle(self, vm_id: str) -> None:
+        await self._cold.settle(vm_id)
 
     async def keeps(self, vm_id: str) -> bool:
         if self._departures.is_over(vm_id):
             return False
         with self._noticing():
-            return await cold.keeps(self._guests, vm_id)
+            return await self._cold.keeps(vm_id)
 
     async def ask_off(self, vm_id: str) -> None:
         if watched := await self._guests.watched(vm_id):
@@ -170,10 +219,12 @@ class QemuHypervisor:
             await Hand(self._homes, self._clock).start(vm_id)
 
     async def abort(self, vm_id: str) -> None:
+        self._cold.abort(vm_id)
         await self._departures.abort(vm_id)
 
     async def make_way(self, vm_id: str, disks: Sequence[Disk] = ()) -> None:
         await self._departures.buried(vm_id)
+        await self._cold.take_no_more(vm_id)
         if disks:
             await own_disks.make(self._homes.of(vm_id), disks)
         self._arrivals.expect(vm_id)
@@ -190,6 +241,12 @@ class QemuHypervisor:
     async def hold(self, vm_id: str) -> bool:
         """The copy's own protocol waits for the other agent's word (see `arrivals`)."""
         return False
+
+    def kept(self) -> Collection[str]:
+        return ()
+
+    async def give_up(self, vm_id: str) -> None:
+        """It keeps nothing from running but what is arriving."""
 
     async def resume(self, vm_id: str) -> None:
         """The mark goes first: what bears it may be discarded, and what has run may not."""
@@ -217,6 +274,7 @@ class QemuHypervisor:
             raise refused(f"the guest is {state} here; it is not discarded")
         home = self._homes.of(vm_id)
         if home.path.exists():
+            await self._cold.take_no_more(vm_id)
             await asyncio.to_thread(home.remove)
             await asyncio.to_thread(own_disks.clear, home)
         self._changes.add(vm_id)

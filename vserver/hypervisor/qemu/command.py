@@ -12,6 +12,8 @@ from vserver.hypervisor.qemu.home import Home, Launch
 # Stricter ones (`spawn`, `elevateprivileges`) also forbid QEMU to become a daemon.
 _SANDBOX = "on,obsolete=deny,resourcecontrol=deny"
 
+_ODD_KIB = 8  # the least that QEMU does not round away
+
 
 def tap_name(vm_id: str, mac: str) -> str:
     """Of a guest started here. It bears the prefix that makes ports closed by default, and cannot
@@ -24,7 +26,7 @@ def command(binary: str, home: Home, launch: Launch, *, incoming: bool) -> list[
     definition = launch.definition
     argv = [binary, "-name", f"guest={definition.name}", "-uuid", definition.uuid]
     argv += ["-machine", f"{launch.machine},accel={launch.accelerator}", "-cpu", definition.cpu]
-    argv += ["-m", f"{definition.memory_mib}M", "-smp", str(definition.vcpus)]
+    argv += ["-m", _memory(launch), "-smp", str(definition.vcpus)]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-S", "-sandbox", _SANDBOX]
     for monitor in ("agent", "hand"):
         argv += [*_socket(home, monitor), "-mon", f"chardev={monitor},mode=control"]
@@ -38,6 +40,14 @@ def command(binary: str, home: Home, launch: Launch, *, incoming: bool) -> list[
     argv += _boot(definition)
     argv += ["-daemonize", "-pidfile", str(home.file("pid")), "-D", str(home.file("qemu.log"))]
     return argv + (["-incoming", "defer"] if incoming else [])
+
+
+def _memory(launch: Launch) -> str:
+    """What the guest is to have. Without KVM some more, lest its copy go bad: below 9.0, QEMU's own
+    translator forgets which pages it wrote while they are copied, where a guest's memory is a
+    multiple of 256 KiB ("physmem: Fix migration dirty bitmap coherency with TCG memory access")."""
+    kib = launch.definition.memory_mib * 1024
+    return f"{kib + _ODD_KIB if launch.accelerator == 'tcg' else kib}K"
 
 
 def _socket(home: Home, name: str) -> list[str]:

@@ -136,7 +136,7 @@ class Departure:
         if numbers:
             self._mirrors = Mirrors(monitor, self._clock, numbers)
             port, credentials = int(answer["disks"]), self._secrecy.credentials
-            await self._mirrors.begin(self._address, port, credentials)
+            await self._mirrors.begin(self._address, port, credentials, numbers)
             await self._mirrors.in_step(self._disks_go_on)
         await self._prepare_memory()
         await monitor.execute("migrate", uri=self._address.memory_uri(int(answer["port"])))

@@ -37,7 +37,8 @@ def numbers(definition: Definition, disks: Iterable[Disk]) -> list[int]:
 def sizes(home: Home) -> dict[str, tuple[int, int]]:
     """Bytes that the guest sees, and bytes that the host gives, of each own disk. Blocking."""
     launch = home.launch()
-    found = [d for d in launch.definition.disk if d.own] if launch else []
+    known = (launch.definition if launch else None, home.definition())
+    found = {str(d.path): d for each in known if each for d in each.disk if d.own}.values()
     return {str(d.path): size for d in found if (size := _size(home.file(str(d.path)), d.format))}
 
 

@@ -14,8 +14,9 @@ from common.clock import Clock
 from common.errors import Reason, Refusal
 from vserver.hypervisor.qemu import bell, launching, process
 from vserver.hypervisor.qemu.definition import Definition, assignment
+from vserver.hypervisor.qemu.disks import MADE
 from vserver.hypervisor.qemu.guests import refused
-from vserver.hypervisor.qemu.home import Home, Homes
+from vserver.hypervisor.qemu.home import STANDBY, Home, Homes
 from vserver.hypervisor.qemu.monitor import at_hand
 
 _OFF = "shut-off"
@@ -174,6 +175,8 @@ class Hand:
 
     def _refuse_if_moving(self, home: Home) -> None:
         """The one mistake that makes two of one guest."""
+        if home.has(STANDBY):
+            raise refused("its disks are a standby's, and not its own: see `vctl vm promote`")
         if home.has("leaving"):
             to = home.file("leaving").read_text()
             raise refused(
@@ -182,6 +185,8 @@ class Hand:
             )
         if home.has("incoming"):
             raise refused("it is arriving from another host; the move will start it")
+        if home.has(MADE):
+            raise refused("its disks are being copied here; the move will end that")
 
     async def _tell(self, key: str, command: str) -> None:
         home, _ = self._find(key)

@@ -16,6 +16,8 @@ from vserver.hypervisor.qemu.guests import refused
 from vserver.hypervisor.qemu.monitor import Monitor
 from vserver.hypervisor.qemu.wire import Address
 
+# How writes reach the copy: some time later, or before the guest hears that they are done.
+AT_LEISURE, SYNCHRONOUS = "background", "write-blocking"
 _PREFIX = "copy"
 _POLL, _POLL_AT_THE_GATE = 0.1, 0.002
 _ENDS_WITHIN = 30.0
@@ -24,26 +26,32 @@ _ENDS_WITHIN = 30.0
 class Mirrors:
     """`numbers`: which of the guest's disks. `total` and `done` are bytes, as of the last look."""
 
-    def __init__(self, monitor: Monitor, clock: Clock, numbers: Sequence[int]) -> None:
+    def __init__(
+        self, monitor: Monitor, clock: Clock, numbers: Sequence[int], mode: str = AT_LEISURE
+    ) -> None:
         self.total = self.done = 0
         self._monitor = monitor
         self._clock = clock
         self._numbers = numbers
+        self._mode = mode
 
-    async def begin(self, address: Address, port: int, credentials: str) -> None:
-        """`credentials`: QEMU's certificate; "": in clear."""
+    async def begin(
+        self, address: Address, port: int, credentials: str, exports: Sequence[int]
+    ) -> None:
+        """`credentials`: QEMU's certificate; "": in clear. `exports`: how the other end numbers
+        these disks."""
         server = {"type": "inet", "host": address.host, "port": str(port)}
         secret: dict[str, Any] = {}
         if credentials:
             secret = {"tls_creds": credentials, "tls_hostname": address.name}
-        for number in self._numbers:
+        for number, export in zip(self._numbers, exports, strict=True):
             name = f"{_PREFIX}{number}"
             await self._monitor.execute(
                 "blockdev-add",
                 driver="nbd",
                 node_name=name,
                 server=server,
-                export=f"disk{number}",
+                export=f"disk{export}",
                 **secret,
             )
             await self._monitor.execute(
@@ -52,6 +60,7 @@ class Mirrors:
                 device=f"disk{number}",
                 target=name,
                 sync="full",
+                copy_mode=self._mode,
                 auto_dismiss=False,
             )
 
@@ -64,13 +73,9 @@ class Mirrors:
 
     async def look(self) -> bool:
         """Whether all are in step. Raises if one has ended: then its copy is not whole."""
-        jobs = await _jobs(self._monitor)
-        for job in jobs:
-            if job["status"] == "concluded":
-                raise refused(f"the copy of a disk ended: {job.get('error', 'nobody says why')}")
-        self.total = sum(job["total-progress"] for job in jobs)
-        self.done = sum(job["current-progress"] for job in jobs)
-        return len(jobs) == len(self._numbers) and all(job["status"] == "ready" for job in jobs)
+        jobs = await _under_way(self._monitor)
+        self.total, self.done, ready = _sum(jobs)
+        return len(jobs) == len(self._numbers) and ready
 
     async def finish(self) -> None:
         """At the gate: the copies are whole when this returns."""
@@ -99,6 +104,28 @@ async def end(monitor: Monitor, clock: Clock, poll: float = _POLL, *, force: boo
     problems = [str(error) for job in jobs if (error := job.get("error"))]
     if problems and not force:
         raise refused(f"the copy of a disk failed: {problems[0]}")
+
+
+async def seen(monitor: Monitor) -> tuple[int, int, bool]:
+    """Bytes in all and done, and whether all are in step. Raises if there is none, or one ended."""
+    jobs = await _under_way(monitor)
+    if not jobs:
+        raise refused("no disk is mirrored")
+    return _sum(jobs)
+
+
+async def _under_way(monitor: Monitor) -> list[dict[str, Any]]:
+    jobs = await _jobs(monitor)
+    for job in jobs:
+        if job["status"] == "concluded":
+            raise refused(f"the copy of a disk ended: {job.get('error', 'nobody says why')}")
+    return jobs
+
+
+def _sum(jobs: Sequence[dict[str, Any]]) -> tuple[int, int, bool]:
+    total = sum(job["total-progress"] for job in jobs)
+    done = sum(job["current-progress"] for job in jobs)
+    return total, done, all(job["status"] == "ready" for job in jobs)
 
 
 async def _jobs(monitor: Monitor) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 from common.errors import Reason, Refusal
 
 PATIENCE = 5.0
+ATTEMPTS = 3  # to open a monitor, one right after the other
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what fails is raised, and told by us
 
 
@@ -27,13 +28,21 @@ class Monitor:
         """Also makes sure that it is this guest that answers."""
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._client.connect(str(socket))
+                await self._negotiate(str(socket))
         except (QMPError, OSError) as error:
             raise TimeoutError(f"QEMU of guest {vm_id} does not answer: {error}") from error
         answering = (await self.execute("query-uuid"))["UUID"]
         if answering != vm_id:
             await self.close()
             raise Refusal(Reason.HYPERVISOR_FAILED, f"at {socket} guest {answering} answers")
+
+    async def _negotiate(self, socket: str) -> None:
+        """What QEMU still had to say to who was here last may come first, and is no answer."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(QMPError):
+                await self._client.connect(socket)
+                return
+        await self._client.connect(socket)
 
     async def close(self) -> None:
         with suppress(QMPError, OSError, EOFError, TimeoutError):

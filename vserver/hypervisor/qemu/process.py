@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,52 +32,70 @@ class Process:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def end(self) -> None:
+        """It writes down what it has, and ends."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+
     def close(self) -> None:
         os.close(self.pidfd)
 
 
 def find(home: Home) -> Process | None:
     """By the pid file: what tells quickly."""
-    try:
-        pid = int(home.file("pid").read_text())
-    except (OSError, ValueError):
-        return None
-    return _take(pid, home)
+    return _found(home.file("pid"), _words(home))
 
 
 def search(home: Home) -> Process | None:
     """Through all processes: what tells surely, whatever became of the pid file. It is mended."""
-    if process := find(home):
+    return searched(home.file("pid"), _words(home))
+
+
+def searched(pid_file: Path, words: Collection[bytes]) -> Process | None:
+    """The process with all of these in its command line, likewise."""
+    if process := _found(pid_file, words):
         return process
     pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
-    found = next((process for pid in pids if (process := _take(pid, home))), None)
+    found = next((process for pid in pids if (process := _take(pid, words))), None)
     if found:
-        home.file("pid").write_text(str(found.pid))
+        pid_file.write_text(str(found.pid))
     return found
 
 
-def _take(pid: int, home: Home) -> Process | None:
-    if not _is_of(pid, home):  # cheap; decided once more when the process is pinned
+def _words(home: Home) -> Collection[bytes]:
+    return str(home.file("pid")).encode(), home.vm_id.encode()
+
+
+def _found(pid_file: Path, words: Collection[bytes]) -> Process | None:
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        return None
+    return _take(pid, words)
+
+
+def _take(pid: int, words: Collection[bytes]) -> Process | None:
+    if not _has(pid, words):  # cheap; decided once more when the process is pinned
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    if _is_of(pid, home):
+    if _has(pid, words):
         return Process(pid, pidfd)
     os.close(pidfd)
     return None
 
 
-def _is_of(pid: int, home: Home) -> bool:
+def _has(pid: int, words: Collection[bytes]) -> bool:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        said = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return str(home.file("pid")).encode() in words and home.vm_id.encode() in words
+    return all(word in said for word in words)
 
 
-async def start(argv: Sequence[str]) -> None:
+async def start(argv: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
     """Return when QEMU is ready and on its own, a child of nobody's; else refuse in its words."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -86,6 +104,7 @@ async def start(argv: Sequence[str]) -> None:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     except OSError as error:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"cannot run {argv[0]}: {error}") from error

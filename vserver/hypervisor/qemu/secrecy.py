@@ -24,11 +24,15 @@ _OBJECT = "vsignal-tls"
 
 
 class Secrecy(Protocol):
-    """`dial` and `accept`: for one connection of the line, None for none. Refusals: `dial` where
-    the two ends are not of one mind, `sends` and `takes` in QEMU's words. `credentials`: what QEMU
-    calls its certificate after these two, for disks; "" where they travel in clear."""
+    """`pki`: the folder of our certificate; None for none. `dial` and `accept`: for one connection
+    of the line, None for none. Refusals: `dial` where the two ends are not of one mind, `sends` and
+    `takes` in QEMU's words. `credentials`: what QEMU calls its certificate after these two, for
+    disks; "" where they travel in clear."""
 
     credentials: str
+
+    @property
+    def pki(self) -> Path | None: ...
 
     def dial(self, address: Address) -> ssl.SSLContext | None: ...
 
@@ -51,6 +55,7 @@ class Clear:
     """Everything can be read, and anybody is heard: where that was asked for."""
 
     credentials = ""
+    pki = None
 
     def dial(self, address: Address) -> None:
         if address.name:
@@ -76,7 +81,7 @@ class Encrypted:
     credentials = _OBJECT
 
     def __init__(self, pki: Path) -> None:
-        self._pki = pki
+        self.pki = pki
 
     def dial(self, address: Address) -> ssl.SSLContext:
         if not address.name:
@@ -116,7 +121,7 @@ class Encrypted:
             "object-add",
             qom_type="tls-creds-x509",
             id=_OBJECT,
-            dir=str(self._pki),
+            dir=str(self.pki),
             endpoint=endpoint,
             verify_peer=True,
         )
@@ -125,8 +130,8 @@ class Encrypted:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
-            context.load_cert_chain(self._pki / f"{end}-cert.pem", self._pki / f"{end}-key.pem")
-            context.load_verify_locations(self._pki / "ca-cert.pem")
+            context.load_cert_chain(self.pki / f"{end}-cert.pem", self.pki / f"{end}-key.pem")
+            context.load_verify_locations(self.pki / "ca-cert.pem")
         except OSError as error:  # also ssl.SSLError
-            raise refused(f"the certificate in {self._pki} cannot be used: {error}") from error
+            raise refused(f"the certificate in {self.pki} cannot be used: {error}") from error
         return context

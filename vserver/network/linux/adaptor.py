@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +20,14 @@ from common.model.wanted import WantedNetwork
 from vserver.network.linux import links, tunnel, view
 from vserver.network.linux.checked import check_device, check_port
 from vserver.network.linux.command import Commands
+from vserver.network.linux.ear import listening
 from vserver.network.linux.expectation import Expectation
 from vserver.network.linux.generation import generation
 from vserver.network.linux.links import netlink
 from vserver.network.linux.probe import Finding, probe
 from vserver.network.linux.readback import Listing, Reader
 from vserver.network.linux.table import Table
-from vserver.network.port import Observed, Port
+from vserver.network.port import Ear, Neighbour, Observed, Port
 
 _log = structlog.get_logger()
 
@@ -117,8 +119,12 @@ class LinuxNetwork:
             listing = await self._reader.read()
         return listing
 
-    async def apply_network(self, wanted: WantedNetwork) -> None:
+    async def apply_network(
+        self, wanted: WantedNetwork, known: WantedNetwork | None = None
+    ) -> None:
         async with self._lock, netlink(self._netns) as ip:
+            if known is not None and await tunnel.amend(ip, known, wanted, self._vtep):
+                return
             bridge = await links.ensure_bridge(ip, self._commands, links.bridge_name(wanted.vni))
             device = await tunnel.ensure(ip, wanted, self._vtep, bridge)
             await tunnel.point(ip, device, wanted, self._vtep)
@@ -137,10 +143,9 @@ class LinuxNetwork:
             names = ", ".join(sorted(missing))
             raise Refusal(Reason.NOT_ENFORCEABLE, f"this host's bridge cannot enforce: {names}")
         async with self._lock, netlink(self._netns) as ip:
-            await self._plug(ip, port)
+            tap = await self._plug(ip, port)
             await self._put(port)
-            tap = await links.find(ip, port.device)
-            if tap is not None and tap.master:
+            if tap is not None:
                 await links.point_to_tap(ip, tap, port.mac, port.is_open)
 
     async def _put(self, port: Port) -> None:
@@ -153,14 +158,17 @@ class LinuxNetwork:
             await self._commit([*table.base(), *table.put(port, is_shut=is_shut)])
         applied.note(port)
 
-    async def _plug(self, ip: Any, port: Port) -> None:
-        """Onto its bridge; closed on the way, for the old policy was meant for another network."""
+    async def _plug(self, ip: Any, port: Port) -> int | None:
+        """Onto its bridge; closed on the way, for the old policy was meant for another network.
+        The tap's index, if there is one."""
         bridge = await links.ensure_bridge(ip, self._commands, links.bridge_name(port.vni))
         tap = await links.find(ip, port.device)
-        if tap is None or tap.master == bridge.index:
-            return
-        await self._put(replace(port, is_open=False))
-        await ip.link("set", index=tap.index, master=bridge.index)
+        if tap is None:
+            return None
+        if tap.master != bridge.index:
+            await self._put(replace(port, is_open=False))
+            await ip.link("set", index=tap.index, master=bridge.index)
+        return tap.index
 
     async def _commit(self, lines: Sequence[str]) -> None:
         """One transaction. Map entries that somebody else wrote are cleared away, and once only."""
@@ -181,7 +189,10 @@ class LinuxNetwork:
             async with netlink(self._netns) as ip:
                 tap = await links.find(ip, device)
                 if tap is not None and tap.master:
-                    await links.point_to_tap(ip, tap, "", is_open=False)
+                    await links.point_to_tap(ip, tap.index, "", is_open=False)
+
+    def listen(self, to: Neighbour) -> AbstractContextManager[Ear]:
+        return listening(to, self._netns)
 
     async def purge(self) -> None:
         async with self._lock:

@@ -17,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from common.errors import Reason, Refusal
 from vserver.network.linux.command import Commands
+from vserver.network.linux.lean import CLASSES, LeanLink
 
 MARK = "vsignal"
 FLAG_SELF, FLAG_MASTER = 0x02, 0x04  # linux/neighbour.h: NTF_*
@@ -33,7 +34,7 @@ class Link:
     mtu: int
     is_up: bool
     alias: str
-    data: dict[str, Any]
+    vxlan: dict[str, Any] | None  # how a tunnel is set up, see `LeanLink`
 
     @property
     def is_ours(self) -> bool:
@@ -45,6 +46,7 @@ async def netlink(netns: str | None) -> AsyncIterator[Any]:
     """A netlink socket; what the kernel refuses becomes a Refusal in its own words."""
     try:
         async with AsyncIPRoute(netns=netns) if netns else AsyncIPRoute() as ip:
+            ip.marshal.msg_map.update(CLASSES)  # this socket's own copy of the map
             yield ip
     except NetlinkError as error:
         raise Refusal(Reason.NETWORK_FAILED, f"netlink: {error.args[-1]}") from error
@@ -72,17 +74,16 @@ async def need(ip: Any, name: str) -> Link:
     return link
 
 
-def _link(message: Any) -> Link:
-    data = message.get(("linkinfo", "data"))
+def _link(message: LeanLink) -> Link:
     return Link(
         index=message["index"],
-        name=message.get("ifname"),
-        kind=message.get(("linkinfo", "kind")) or "",
-        master=message.get("master") or 0,
-        mtu=message.get("mtu") or 0,
+        name=message["ifname"],
+        kind=message["kind"],
+        master=message["master"],
+        mtu=message["mtu"],
         is_up=bool(message["flags"] & UP),
-        alias=message.get("ifalias") or "",
-        data=dict(data["attrs"]) if data else {},
+        alias=message["ifalias"],
+        vxlan=message["vxlan"],
     )
 
 
@@ -138,27 +139,25 @@ async def remove_bridge(ip: Any, name: str) -> None:
         await ip.link("del", index=bridge.index)
 
 
-async def point_to_tap(ip: Any, tap: Link, mac: str, is_open: bool) -> None:
+async def point_to_tap(ip: Any, tap: int, mac: str, is_open: bool) -> None:
     """Frames for the VM go to its tap as soon as, and only while, its port is open.
 
     A port that is prepared for a move stays closed, and must not draw frames from the VM that
     still runs elsewhere.
     """
-    for entry in await static_entries(ip, tap.index):
+    for entry in await static_entries(ip, tap):
         if entry != mac or not is_open:
-            await drop_entry(ip, tap.index, entry)
+            await drop_entry(ip, tap, entry)
     if is_open:
-        await ip.fdb(
-            "replace", ifindex=tap.index, lladdr=mac, flags=FLAG_MASTER, state=STATE_STATIC
-        )
+        await ip.fdb("replace", ifindex=tap, lladdr=mac, flags=FLAG_MASTER, state=STATE_STATIC)
 
 
 async def static_entries(ip: Any, index: int) -> list[str]:
     """The bridge's static entries that point to this port."""
     return [
-        message.get("lladdr")
+        message["lladdr"]
         async for message in await ip.fdb("dump", ifindex=index)
-        if message["state"] == STATE_STATIC and message.get("master")
+        if message["state"] == STATE_STATIC and message["master"]
     ]
 
 

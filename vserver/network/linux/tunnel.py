@@ -35,7 +35,7 @@ async def ensure(ip: Any, wanted: WantedNetwork, vtep: str, bridge: Link) -> Lin
     name = device_name(wanted.vni)
     device = await links.find(ip, name)
     if device is not None and not _fits(device, wanted.vni, vtep):
-        if device.kind != "vxlan":
+        if device.vxlan is None:
             raise Refusal(Reason.NETWORK_FAILED, f"{name} is there, and is not a VXLAN device")
         await ip.link("del", index=device.index)
         device = None
@@ -51,10 +51,7 @@ async def ensure(ip: Any, wanted: WantedNetwork, vtep: str, bridge: Link) -> Lin
 
 
 def _fits(device: Link, vni: int, vtep: str) -> bool:
-    local = device.data.get("IFLA_VXLAN_LOCAL") or device.data.get("IFLA_VXLAN_LOCAL6")
-    number, port = device.data.get("IFLA_VXLAN_ID"), device.data.get("IFLA_VXLAN_PORT")
-    learns = device.data.get("IFLA_VXLAN_LEARNING")
-    return (device.kind, number, port, local, learns) == ("vxlan", vni, PORT, vtep, 0)
+    return device.vxlan == {"id": vni, "port": PORT, "local": vtep, "learning": False}
 
 
 async def _make(ip: Any, vni: int, vtep: str) -> None:
@@ -76,40 +73,63 @@ async def _underlay_mtu(ip: Any, vtep: str) -> int:
 
 @dataclass(slots=True)
 class Entries:
-    """What a tunnel does now: MAC to remote end, and the ends that get frames for all."""
+    """What a tunnel does now: MAC to remote end, and the ends that get frames for all. Of any port
+    of a bridge: the MACs whose frames it draws, whoever says so."""
 
     forwards: dict[str, str] = field(default_factory=dict)
     vteps: set[str] = field(default_factory=set)
+    drawn: set[str] = field(default_factory=set)
 
 
 async def entries(ip: Any, **only: int) -> defaultdict[int, Entries]:
-    """By index of the tunnel device. One dump serves all of them."""
+    """By index of the device. One dump serves all of them."""
     found: defaultdict[int, Entries] = defaultdict(Entries)
     async for message in await ip.fdb("dump", **only):
-        mac, remote, index = message.get("lladdr"), message.get("dst"), message["ifindex"]
+        mac, remote, index = message["lladdr"], message["dst"], message["ifindex"]
         if remote and mac == FOR_ALL:
             found[index].vteps.add(remote)
         elif remote:
             found[index].forwards[mac] = remote
+        elif message["master"] and message["state"] == STATE_STATIC:
+            found[index].drawn.add(mac)
     return found
 
 
 async def point(ip: Any, device: Link, wanted: WantedNetwork, vtep: str) -> None:
-    """Forwarding entries to exactly this state; new ways first, old ways away afterwards.
-
-    Our own end is left out wherever it is named: it would send our frames back to us.
-    """
+    """Forwarding entries to exactly this state."""
     now = (await entries(ip, ifindex=device.index))[device.index]
-    target = {f.mac: f.vtep_address for f in wanted.forwards if f.vtep_address != vtep}
-    vteps = set(wanted.vteps) - {vtep}
-    for mac, remote in target.items():
+    await _write(ip, device, now, _entries_of(wanted, vtep))
+
+
+async def amend(ip: Any, known: WantedNetwork, wanted: WantedNetwork, vtep: str) -> bool:
+    """Only what differs from what is known: a quarter of the cycles, in the middle of a move.
+    False if that does not lead there: then the whole has to be looked at."""
+    device = await links.find(ip, device_name(wanted.vni))
+    if device is None or not (device.master and device.is_up and known.network == wanted.network):
+        return False
+    try:
+        await _write(ip, device, _entries_of(known, vtep), _entries_of(wanted, vtep))
+    except NetlinkError:  # what was known is not so
+        return False
+    return True
+
+
+def _entries_of(wanted: WantedNetwork, vtep: str) -> Entries:
+    """Our own end is left out wherever it is named: it would send our frames back to us."""
+    forwards = {f.mac: f.vtep_address for f in wanted.forwards if f.vtep_address != vtep}
+    return Entries(forwards, set(wanted.vteps) - {vtep})
+
+
+async def _write(ip: Any, device: Link, now: Entries, target: Entries) -> None:
+    """From these entries to those; new ways first, old ways away afterwards."""
+    for mac, remote in target.forwards.items():
         if now.forwards.get(mac) != remote:
             await _forward(ip, device, mac, remote)
-    for remote in vteps - now.vteps:
+    for remote in target.vteps - now.vteps:
         await ip.fdb("append", ifindex=device.index, lladdr=FOR_ALL, dst=remote, flags=FLAG_SELF)
-    for remote in now.vteps - vteps:
+    for remote in now.vteps - target.vteps:
         await _forget(ip, device, FOR_ALL, remote)
-    for mac in now.forwards.keys() - target.keys():
+    for mac in now.forwards.keys() - target.forwards.keys():
         await _forget(ip, device, mac, now.forwards[mac])
         await links.drop_entry(ip, device.index, mac)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from common.model.wanted import WantedNetwork
 from vserver.network.linux.links import Link, bridge_name
 from vserver.network.linux.readback import Listing
-from vserver.network.linux.tunnel import Entries, to_wanted
+from vserver.network.linux.tunnel import Entries, device_name, to_wanted
 from vserver.network.port import Observed, ObservedPort, Port
 
 _TUNNEL = re.compile(r"vx-([0-9]+)")
@@ -19,16 +19,21 @@ def observed(
     intact: Mapping[Port, bool], by_name: Mapping[str, Link], entries: Mapping[int, Entries]
 ) -> Observed:
     ports = {
-        port.device: ObservedPort(port, is_intact, _is_attached(by_name, port))
+        port.device: ObservedPort(port, is_intact, _is_attached(by_name, entries, port))
         for port, is_intact in intact.items()
     }
     networks = (_network(by_name, entries, device) for device in by_name.values())
     return Observed(ports, {network.vni: network for network in networks if network})
 
 
-def _is_attached(by_name: Mapping[str, Link], port: Port) -> bool:
+def _is_attached(by_name: Mapping[str, Link], entries: Mapping[int, Entries], port: Port) -> bool:
+    """A frame for a VM with an open port goes to its tap, or on to where the VM is now."""
     tap, bridge = by_name.get(port.device), by_name.get(bridge_name(port.vni))
-    return bool(tap and bridge and tap.master == bridge.index)
+    if tap is None or bridge is None or tap.master != bridge.index:
+        return False
+    ways = [tap, by_name.get(device_name(port.vni))]
+    drawn = (entries[way.index].drawn for way in ways if way and way.index in entries)
+    return not port.is_open or any(port.mac in macs for macs in drawn)
 
 
 def _network(

@@ -28,15 +28,15 @@ from common.pb.vsignal.v1 import signaling_pb2 as vsignal_dot_v1_dot_signaling__
 from common.pb.vsignal.v1 import types_pb2 as vsignal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avsignal/v1/directory.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"@\n\x12\x42\x61tchLookupRequest\x12*\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x19.vsignal.v1.LookupRequest\"B\n\x13\x42\x61tchLookupResponse\x12+\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.LookupResponse\".\n\x0cGetVmRequest\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.vsignal.v1.VmKey\"\x9d\x01\n\rGetVmResponse\x12$\n\x06record\x18\x01 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\x12.\n\x11\x65\x66\x66\x65\x63tive_profile\x18\x02 \x01(\x0b\x32\x13.vsignal.v1.Profile\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x14.vsignal.v1.VmStatus\x12\x10\n\x08revision\x18\x04 \x01(\x04\"\x93\x01\n\x0eListVmsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x17\n\x0funassigned_only\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\r\x12\x12\n\npage_token\x18\x07 \x01(\t\"c\n\x0fListVmsResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.vsignal.v1.VmRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"T\n\x0f\x43ountVmsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\"=\n\nStateCount\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.vsignal.v1.VmState\x12\x0b\n\x03vms\x18\x02 \x01(\x04\"Y\n\x10\x43ountVmsResponse\x12&\n\x06states\x18\x01 \x03(\x0b\x32\x16.vsignal.v1.StateCount\x12\x0b\n\x03vms\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\xa7\x01\n\nServerLoad\x12\"\n\x06server\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Server\x12\x1e\n\x04load\x18\x02 \x01(\x0e\x32\x10.vsignal.v1.Load\x12\x12\n\nleast_used\x18\x03 \x01(\x08\x12(\n\x06status\x18\x04 \x01(\x0b\x32\x18.vsignal.v1.ServerStatus\x12\x17\n\x0f\x63ommitted_share\x18\x05 \x01(\x01\"M\n\x12ListServersRequest\x12\x1e\n\x04load\x18\x01 \x01(\x0e\x32\x10.vsignal.v1.Load\x12\x17\n\x0fleast_used_only\x18\x02 \x01(\x08\"P\n\x13ListServersResponse\x12\'\n\x07servers\x18\x01 \x03(\x0b\x32\x16.vsignal.v1.ServerLoad\x12\x10\n\x08revision\x18\x02 \x01(\x04\"1\n\x11ListAlertsRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"I\n\x12ListAlertsResponse\x12!\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x11.vsignal.v1.Alert\x12\x10\n\x08revision\x18\x02 \x01(\x04\"y\n\x0cWatchRequest\x12\x11\n\x07network\x18\x01 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x02 \x01(\tH\x00\x12\x13\n\tserver_id\x18\x03 \x01(\tH\x00\x12\x0f\n\x05vm_id\x18\x04 \x01(\tH\x00\x12\x15\n\rfrom_revision\x18\x05 \x01(\x04\x42\x07\n\x05scope\"\x8d\x02\n\nWatchEvent\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12\"\n\x02vm\x18\x03 \x01(\x0b\x32\x14.vsignal.v1.VmRecordH\x00\x12\x11\n\x07vm_gone\x18\x04 \x01(\tH\x00\x12$\n\x06server\x18\x05 \x01(\x0b\x32\x12.vsignal.v1.ServerH\x00\x12*\n\toperation\x18\x06 \x01(\x0b\x32\x15.vsignal.v1.OperationH\x00\x12\"\n\x05\x61lert\x18\x07 \x01(\x0b\x32\x11.vsignal.v1.AlertH\x00\x12\x12\n\x08\x62ookmark\x18\x08 \x01(\x08H\x00\x12\x10\n\x06resync\x18\t \x01(\tH\x00\x42\x08\n\x06\x63hange\"Y\n\x0fWhereWasRequest\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.vsignal.v1.VmKey\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x10WhereWasResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12$\n\x06record\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x10VmHistoryRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"p\n\x0eVmHistoryEntry\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06record\x18\x03 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\"\x82\x01\n\x11VmHistoryResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.VmHistoryEntry\x12.\n\nkept_since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x03 \x01(\x04\"m\n\x10ListAuditRequest\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x14\n\x0crefused_only\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xb0\x01\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0c\n\x04what\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\r\n\x05\x63ount\x18\t \x01(\r\"U\n\x11ListAuditResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.vsignal.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*S\n\x04Load\x12\x14\n\x10LOAD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLOAD_UNUSED\x10\x01\x12\x0f\n\x0bLOAD_NORMAL\x10\x02\x12\x13\n\x0fLOAD_OVERLOADED\x10\x03\x32\x9a\x06\n\tDirectory\x12?\n\x06Lookup\x12\x19.vsignal.v1.LookupRequest\x1a\x1a.vsignal.v1.LookupResponse\x12N\n\x0b\x42\x61tchLookup\x12\x1e.vsignal.v1.BatchLookupRequest\x1a\x1f.vsignal.v1.BatchLookupResponse\x12<\n\x05GetVm\x12\x18.vsignal.v1.GetVmRequest\x1a\x19.vsignal.v1.GetVmResponse\x12\x42\n\x07ListVms\x12\x1a.vsignal.v1.ListVmsRequest\x1a\x1b.vsignal.v1.ListVmsResponse\x12\x45\n\x08\x43ountVms\x12\x1b.vsignal.v1.CountVmsRequest\x1a\x1c.vsignal.v1.CountVmsResponse\x12N\n\x0bListServers\x12\x1e.vsignal.v1.ListServersRequest\x1a\x1f.vsignal.v1.ListServersResponse\x12K\n\nListAlerts\x12\x1d.vsignal.v1.ListAlertsRequest\x1a\x1e.vsignal.v1.ListAlertsResponse\x12\x45\n\x08WhereWas\x12\x1b.vsignal.v1.WhereWasRequest\x1a\x1c.vsignal.v1.WhereWasResponse\x12H\n\tVmHistory\x12\x1c.vsignal.v1.VmHistoryRequest\x1a\x1d.vsignal.v1.VmHistoryResponse\x12;\n\x05Watch\x12\x18.vsignal.v1.WatchRequest\x1a\x16.vsignal.v1.WatchEvent0\x01\x12H\n\tListAudit\x12\x1c.vsignal.v1.ListAuditRequest\x1a\x1d.vsignal.v1.ListAuditResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avsignal/v1/directory.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"@\n\x12\x42\x61tchLookupRequest\x12*\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x19.vsignal.v1.LookupRequest\"B\n\x13\x42\x61tchLookupResponse\x12+\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.LookupResponse\".\n\x0cGetVmRequest\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.vsignal.v1.VmKey\"\xbe\x01\n\rGetVmResponse\x12$\n\x06record\x18\x01 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\x12.\n\x11\x65\x66\x66\x65\x63tive_profile\x18\x02 \x01(\x0b\x32\x13.vsignal.v1.Profile\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x14.vsignal.v1.VmStatus\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x1f\n\x05twins\x18\x05 \x03(\x0b\x32\x10.vsignal.v1.Twin\"\x93\x01\n\x0eListVmsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x17\n\x0funassigned_only\x18\x05 \x01(\x08\x12\x11\n\tpage_size\x18\x06 \x01(\r\x12\x12\n\npage_token\x18\x07 \x01(\t\"c\n\x0fListVmsResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.vsignal.v1.VmRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"T\n\x0f\x43ountVmsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\"=\n\nStateCount\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.vsignal.v1.VmState\x12\x0b\n\x03vms\x18\x02 \x01(\x04\"Y\n\x10\x43ountVmsResponse\x12&\n\x06states\x18\x01 \x03(\x0b\x32\x16.vsignal.v1.StateCount\x12\x0b\n\x03vms\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\xa7\x01\n\nServerLoad\x12\"\n\x06server\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Server\x12\x1e\n\x04load\x18\x02 \x01(\x0e\x32\x10.vsignal.v1.Load\x12\x12\n\nleast_used\x18\x03 \x01(\x08\x12(\n\x06status\x18\x04 \x01(\x0b\x32\x18.vsignal.v1.ServerStatus\x12\x17\n\x0f\x63ommitted_share\x18\x05 \x01(\x01\"t\n\x12ListServersRequest\x12\x1e\n\x04load\x18\x01 \x01(\x0e\x32\x10.vsignal.v1.Load\x12\x17\n\x0fleast_used_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"i\n\x13ListServersResponse\x12\'\n\x07servers\x18\x01 \x03(\x0b\x32\x16.vsignal.v1.ServerLoad\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"1\n\x11ListAlertsRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"I\n\x12ListAlertsResponse\x12!\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x11.vsignal.v1.Alert\x12\x10\n\x08revision\x18\x02 \x01(\x04\"y\n\x0cWatchRequest\x12\x11\n\x07network\x18\x01 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x02 \x01(\tH\x00\x12\x13\n\tserver_id\x18\x03 \x01(\tH\x00\x12\x0f\n\x05vm_id\x18\x04 \x01(\tH\x00\x12\x15\n\rfrom_revision\x18\x05 \x01(\x04\x42\x07\n\x05scope\"\x8d\x02\n\nWatchEvent\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12\"\n\x02vm\x18\x03 \x01(\x0b\x32\x14.vsignal.v1.VmRecordH\x00\x12\x11\n\x07vm_gone\x18\x04 \x01(\tH\x00\x12$\n\x06server\x18\x05 \x01(\x0b\x32\x12.vsignal.v1.ServerH\x00\x12*\n\toperation\x18\x06 \x01(\x0b\x32\x15.vsignal.v1.OperationH\x00\x12\"\n\x05\x61lert\x18\x07 \x01(\x0b\x32\x11.vsignal.v1.AlertH\x00\x12\x12\n\x08\x62ookmark\x18\x08 \x01(\x08H\x00\x12\x10\n\x06resync\x18\t \x01(\tH\x00\x42\x08\n\x06\x63hange\"Y\n\x0fWhereWasRequest\x12\x1e\n\x03key\x18\x01 \x01(\x0b\x32\x11.vsignal.v1.VmKey\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x10WhereWasResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12$\n\x06record\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x10VmHistoryRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"p\n\x0eVmHistoryEntry\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06record\x18\x03 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\"\x82\x01\n\x11VmHistoryResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.VmHistoryEntry\x12.\n\nkept_since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x03 \x01(\x04\"m\n\x10ListAuditRequest\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x14\n\x0crefused_only\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xb0\x01\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0c\n\x04what\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\r\n\x05\x63ount\x18\t \x01(\r\"U\n\x11ListAuditResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.vsignal.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*S\n\x04Load\x12\x14\n\x10LOAD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLOAD_UNUSED\x10\x01\x12\x0f\n\x0bLOAD_NORMAL\x10\x02\x12\x13\n\x0fLOAD_OVERLOADED\x10\x03\x32\x9a\x06\n\tDirectory\x12?\n\x06Lookup\x12\x19.vsignal.v1.LookupRequest\x1a\x1a.vsignal.v1.LookupResponse\x12N\n\x0b\x42\x61tchLookup\x12\x1e.vsignal.v1.BatchLookupRequest\x1a\x1f.vsignal.v1.BatchLookupResponse\x12<\n\x05GetVm\x12\x18.vsignal.v1.GetVmRequest\x1a\x19.vsignal.v1.GetVmResponse\x12\x42\n\x07ListVms\x12\x1a.vsignal.v1.ListVmsRequest\x1a\x1b.vsignal.v1.ListVmsResponse\x12\x45\n\x08\x43ountVms\x12\x1b.vsignal.v1.CountVmsRequest\x1a\x1c.vsignal.v1.CountVmsResponse\x12N\n\x0bListServers\x12\x1e.vsignal.v1.ListServersRequest\x1a\x1f.vsignal.v1.ListServersResponse\x12K\n\nListAlerts\x12\x1d.vsignal.v1.ListAlertsRequest\x1a\x1e.vsignal.v1.ListAlertsResponse\x12\x45\n\x08WhereWas\x12\x1b.vsignal.v1.WhereWasRequest\x1a\x1c.vsignal.v1.WhereWasResponse\x12H\n\tVmHistory\x12\x1c.vsignal.v1.VmHistoryRequest\x1a\x1d.vsignal.v1.VmHistoryResponse\x12;\n\x05Watch\x12\x18.vsignal.v1.WatchRequest\x1a\x16.vsignal.v1.WatchEvent0\x01\x12H\n\tListAudit\x12\x1c.vsignal.v1.ListAuditRequest\x1a\x1d.vsignal.v1.ListAuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.directory_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOAD']._serialized_start=2738
-  _globals['_LOAD']._serialized_end=2821
+  _globals['_LOAD']._serialized_start=2835
+  _globals['_LOAD']._serialized_end=2918
   _globals['_BATCHLOOKUPREQUEST']._serialized_start=156
   _globals['_BATCHLOOKUPREQUEST']._serialized_end=220
   _globals['_BATCHLOOKUPRESPONSE']._serialized_start=222
@@ -44,47 +44,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETVMREQUEST']._serialized_start=290
   _globals['_GETVMREQUEST']._serialized_end=336
   _globals['_GETVMRESPONSE']._serialized_start=339
-  _globals['_GETVMRESPONSE']._serialized_end=496
-  _globals['_LISTVMSREQUEST']._serialized_start=499
-  _globals['_LISTVMSREQUEST']._serialized_end=646
-  _globals['_LISTVMSRESPONSE']._serialized_start=648
-  _globals['_LISTVMSRESPONSE']._serialized_end=747
-  _globals['_COUNTVMSREQUEST']._serialized_start=749
-  _globals['_COUNTVMSREQUEST']._serialized_end=833
-  _globals['_STATECOUNT']._serialized_start=835
-  _globals['_STATECOUNT']._serialized_end=896
-  _globals['_COUNTVMSRESPONSE']._serialized_start=898
-  _globals['_COUNTVMSRESPONSE']._serialized_end=987
-  _globals['_SERVERLOAD']._serialized_start=990
-  _globals['_SERVERLOAD']._serialized_end=1157
-  _globals['_LISTSERVERSREQUEST']._serialized_start=1159
-  _globals['_LISTSERVERSREQUEST']._serialized_end=1236
-  _globals['_LISTSERVERSRESPONSE']._serialized_start=1238
-  _globals['_LISTSERVERSRESPONSE']._serialized_end=1318
-  _globals['_LISTALERTSREQUEST']._serialized_start=1320
-  _globals['_LISTALERTSREQUEST']._serialized_end=1369
-  _globals['_LISTALERTSRESPONSE']._serialized_start=1371
-  _globals['_LISTALERTSRESPONSE']._serialized_end=1444
-  _globals['_WATCHREQUEST']._serialized_start=1446
-  _globals['_WATCHREQUEST']._serialized_end=1567
-  _globals['_WATCHEVENT']._serialized_start=1570
-  _globals['_WATCHEVENT']._serialized_end=1839
-  _globals['_WHEREWASREQUEST']._serialized_start=1841
-  _globals['_WHEREWASREQUEST']._serialized_end=1930
-  _globals['_WHEREWASRESPONSE']._serialized_start=1933
-  _globals['_WHEREWASRESPONSE']._serialized_end=2062
-  _globals['_VMHISTORYREQUEST']._serialized_start=2064
-  _globals['_VMHISTORYREQUEST']._serialized_end=2112
-  _globals['_VMHISTORYENTRY']._serialized_start=2114
-  _globals['_VMHISTORYENTRY']._serialized_end=2226
-  _globals['_VMHISTORYRESPONSE']._serialized_start=2229
-  _globals['_VMHISTORYRESPONSE']._serialized_end=2359
-  _globals['_LISTAUDITREQUEST']._serialized_start=2361
-  _globals['_LISTAUDITREQUEST']._serialized_end=2470
-  _globals['_AUDITENTRY']._serialized_start=2473
-  _globals['_AUDITENTRY']._serialized_end=2649
-  _globals['_LISTAUDITRESPONSE']._serialized_start=2651
-  _globals['_LISTAUDITRESPONSE']._serialized_end=2736
-  _globals['_DIRECTORY']._serialized_start=2824
-  _globals['_DIRECTORY']._serialized_end=3618
+  _globals['_GETVMRESPONSE']._serialized_end=529
+  _globals['_LISTVMSREQUEST']._serialized_start=532
+  _globals['_LISTVMSREQUEST']._serialized_end=679
+  _globals['_LISTVMSRESPONSE']._serialized_start=681
+  _globals['_LISTVMSRESPONSE']._serialized_end=780
+  _globals['_COUNTVMSREQUEST']._serialized_start=782
+  _globals['_COUNTVMSREQUEST']._serialized_end=866
+  _globals['_STATECOUNT']._serialized_start=868
+  _globals['_STATECOUNT']._serialized_end=929
+  _globals['_COUNTVMSRESPONSE']._serialized_start=931
+  _globals['_COUNTVMSRESPONSE']._serialized_end=1020
+  _globals['_SERVERLOAD']._serialized_start=1023
+  _globals['_SERVERLOAD']._serialized_end=1190
+  _globals['_LISTSERVERSREQUEST']._serialized_start=1192
+  _globals['_LISTSERVERSREQUEST']._serialized_end=1308
+  _globals['_LISTSERVERSRESPONSE']._serialized_start=1310
+  _globals['_LISTSERVERSRESPONSE']._serialized_end=1415
+  _globals['_LISTALERTSREQUEST']._serialized_start=1417
+  _globals['_LISTALERTSREQUEST']._serialized_end=1466
+  _globals['_LISTALERTSRESPONSE']._serialized_start=1468
+  _globals['_LISTALERTSRESPONSE']._serialized_end=1541
+  _globals['_WATCHREQUEST']._serialized_start=1543
+  _globals['_WATCHREQUEST']._serialized_end=1664
+  _globals['_WATCHEVENT']._serialized_start=1667
+  _globals['_WATCHEVENT']._serialized_end=1936
+  _globals['_WHEREWASREQUEST']._serialized_start=1938
+  _globals['_WHEREWASREQUEST']._serialized_end=2027
+  _globals['_WHEREWASRESPONSE']._serialized_start=2030
+  _globals['_WHEREWASRESPONSE']._serialized_end=2159
+  _globals['_VMHISTORYREQUEST']._serialized_start=2161
+  _globals['_VMHISTORYREQUEST']._serialized_end=2209
+  _globals['_VMHISTORYENTRY']._serialized_start=2211
+  _globals['_VMHISTORYENTRY']._serialized_end=2323
+  _globals['_VMHISTORYRESPONSE']._serialized_start=2326
+  _globals['_VMHISTORYRESPONSE']._serialized_end=2456
+  _globals['_LISTAUDITREQUEST']._serialized_start=2458
+  _globals['_LISTAUDITREQUEST']._serialized_end=2567
+  _globals['_AUDITENTRY']._serialized_start=2570
+  _globals['_AUDITENTRY']._serialized_end=2746
+  _globals['_LISTAUDITRESPONSE']._serialized_start=2748
+  _globals['_LISTAUDITRESPONSE']._serialized_end=2833
+  _globals['_DIRECTORY']._serialized_start=2921
+  _globals['_DIRECTORY']._serialized_end=3715
 # @@protoc_insertion_point(module_scope)

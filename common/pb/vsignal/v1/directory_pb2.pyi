@@ -115,6 +115,7 @@ class GetVmResponse(_message.Message):
     EFFECTIVE_PROFILE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    TWINS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     @_builtins.property
     def record(self) -> _types_pb2.VmRecord: ...
@@ -124,6 +125,10 @@ class GetVmResponse(_message.Message):
     def status(self) -> _signaling_pb2.VmStatus:
         """0..1; the owner's last report"""
 
+    @_builtins.property
+    def twins(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Twin]:
+        """of its identity and its addresses; not told to tenants"""
+
     def __init__(
         self,
         *,
@@ -131,10 +136,11 @@ class GetVmResponse(_message.Message):
         effective_profile: _types_pb2.Profile | None = ...,
         status: _signaling_pb2.VmStatus | None = ...,
         revision: _builtins.int = ...,
+        twins: _abc.Iterable[_types_pb2.Twin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_profile", b"effective_profile", "record", b"record", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_profile", b"effective_profile", "record", b"record", "revision", b"revision", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_profile", b"effective_profile", "record", b"record", "revision", b"revision", "status", b"status", "twins", b"twins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,17 +338,24 @@ class ListServersRequest(_message.Message):
 
     LOAD_FIELD_NUMBER: _builtins.int
     LEAST_USED_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     load: Global___Load.ValueType
     least_used_only: _builtins.bool
+    page_size: _builtins.int
+    """1..1000; 0 = 100"""
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         load: Global___Load.ValueType = ...,
         least_used_only: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_used_only", b"least_used_only", "load", b"load"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least_used_only", b"least_used_only", "load", b"load", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,18 +367,23 @@ class ListServersResponse(_message.Message):
 
     SERVERS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    next_page_token: _builtins.str
     @_builtins.property
-    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServerLoad]: ...
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServerLoad]:
+        """by server_id"""
+
     def __init__(
         self,
         *,
         servers: _abc.Iterable[Global___ServerLoad] | None = ...,
         revision: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "servers", b"servers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "servers", b"servers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

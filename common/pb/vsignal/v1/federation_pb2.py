@@ -29,39 +29,49 @@ from common.pb.vsignal.v1 import signaling_pb2 as vsignal_dot_v1_dot_signaling__
 from common.pb.vsignal.v1 import types_pb2 as vsignal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/federation.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x18vsignal/v1/session.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"\xbc\x02\n\x06\x44omain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08relation\x18\x02 \x01(\x0e\x32\x14.vsignal.v1.Relation\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.vsignal.v1.DomainState\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x0b\n\x03vms\x18\x07 \x01(\x04\x12\x0f\n\x07servers\x18\x08 \x01(\x04\x12,\n\x08heard_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bstale_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x64omains\x18\x0b \x03(\x0b\x32\x12.vsignal.v1.Domain\"1\n\x12ListDomainsRequest\x12\x0c\n\x04tree\x18\x01 \x01(\x08\x12\r\n\x05\x61sked\x18\x02 \x03(\t\"9\n\x13ListDomainsResponse\x12\"\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Domain\"\xbf\x01\n\x05Guest\x12\x1a\n\x02vm\x18\x01 \x01(\x0b\x32\x0e.vsignal.v1.Vm\x12&\n\x08location\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.Location\x12\"\n\x06source\x18\x03 \x01(\x0b\x32\x12.vsignal.v1.Server\x12 \n\x05group\x18\x04 \x01(\x0b\x32\x11.vsignal.v1.Group\x12,\n\x08networks\x18\x05 \x03(\x0b\x32\x1a.vsignal.v1.VirtualNetwork\"M\n\x13PlanArrivalsRequest\x12!\n\x06guests\x18\x01 \x03(\x0b\x32\x11.vsignal.v1.Guest\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\"\x84\x01\n\x0ePlannedArrival\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\'\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x12.vsignal.v1.Server\x12)\n\nobjections\x18\x03 \x03(\x0b\x32\x15.vsignal.v1.Objection\x12\x0f\n\x07\x63reates\x18\x04 \x03(\t\"D\n\x14PlanArrivalsResponse\x12,\n\x08\x61rrivals\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.PlannedArrival\"d\n\x0c\x43\x61rryRequest\x12#\n\x04move\x18\x01 \x01(\x0b\x32\x15.vsignal.v1.Operation\x12 \n\x05guest\x18\x02 \x01(\x0b\x32\x11.vsignal.v1.Guest\x12\r\n\x05heard\x18\x03 \x01(\x06\"\xa7\x01\n\rCarryResponse\x12#\n\x04move\x18\x01 \x01(\x0b\x32\x15.vsignal.v1.Operation\x12)\n\nobjections\x18\x02 \x03(\x0b\x32\x15.vsignal.v1.Objection\x12(\n\x07outcome\x18\x03 \x01(\x0b\x32\x17.vsignal.v1.MoveOutcome\x12\x0e\n\x06silent\x18\x04 \x01(\x08\x12\x0c\n\x04mark\x18\x05 \x01(\x06\"\\\n\x0eMembersRequest\x12,\n\x08networks\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.VirtualNetwork\x12\r\n\x05\x61sked\x18\x02 \x03(\t\x12\r\n\x05heard\x18\x03 \x01(\x06\"L\n\x0fMembersResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.vsignal.v1.WantedNetwork\x12\x0c\n\x04mark\x18\x02 \x01(\x06*s\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x11\n\rRELATION_SELF\x10\x01\x12\x12\n\x0eRELATION_CHILD\x10\x02\x12\x11\n\rRELATION_PEER\x10\x03\x12\x13\n\x0fRELATION_PARENT\x10\x04*w\n\x0b\x44omainState\x12\x1c\n\x18\x44OMAIN_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OMAIN_STATE_CURRENT\x10\x01\x12\x16\n\x12\x44OMAIN_STATE_STALE\x10\x02\x12\x18\n\x14\x44OMAIN_STATE_REFUSED\x10\x03\x32\xb1\x02\n\nFederation\x12N\n\x0bListDomains\x12\x1e.vsignal.v1.ListDomainsRequest\x1a\x1f.vsignal.v1.ListDomainsResponse\x12Q\n\x0cPlanArrivals\x12\x1f.vsignal.v1.PlanArrivalsRequest\x1a .vsignal.v1.PlanArrivalsResponse\x12\x42\n\x07Members\x12\x1a.vsignal.v1.MembersRequest\x1a\x1b.vsignal.v1.MembersResponse\x12<\n\x05\x43\x61rry\x12\x18.vsignal.v1.CarryRequest\x1a\x19.vsignal.v1.CarryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/federation.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvsignal/v1/operations.proto\x1a\x18vsignal/v1/session.proto\x1a\x1avsignal/v1/signaling.proto\x1a\x16vsignal/v1/types.proto\"\x8b\x03\n\x06\x44omain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x08relation\x18\x02 \x01(\x0e\x32\x14.vsignal.v1.Relation\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.vsignal.v1.DomainState\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x0b\n\x03vms\x18\x07 \x01(\x04\x12\x0f\n\x07servers\x18\x08 \x01(\x04\x12,\n\x08heard_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bstale_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x64omains\x18\x0b \x03(\x0b\x32\x12.vsignal.v1.Domain\x12\"\n\x05tells\x18\x0c \x01(\x0e\x32\x13.vsignal.v1.Telling\x12\x0f\n\x07tenants\x18\r \x03(\t\x12\x18\n\x10tells_by_command\x18\x0e \x01(\x08\"1\n\x12ListDomainsRequest\x12\x0c\n\x04tree\x18\x01 \x01(\x08\x12\r\n\x05\x61sked\x18\x02 \x03(\t\"9\n\x13ListDomainsResponse\x12\"\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Domain\"R\n\x0bTellRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\"\n\x05tells\x18\x02 \x01(\x0e\x32\x13.vsignal.v1.Telling\x12\x0f\n\x07tenants\x18\x03 \x03(\t\"2\n\x0cTellResponse\x12\"\n\x06\x64omain\x18\x01 \x01(\x0b\x32\x12.vsignal.v1.Domain\"\xbf\x01\n\x05Guest\x12\x1a\n\x02vm\x18\x01 \x01(\x0b\x32\x0e.vsignal.v1.Vm\x12&\n\x08location\x18\x02 \x01(\x0b\x32\x14.vsignal.v1.Location\x12\"\n\x06source\x18\x03 \x01(\x0b\x32\x12.vsignal.v1.Server\x12 \n\x05group\x18\x04 \x01(\x0b\x32\x11.vsignal.v1.Group\x12,\n\x08networks\x18\x05 \x03(\x0b\x32\x1a.vsignal.v1.VirtualNetwork\"M\n\x13PlanArrivalsRequest\x12!\n\x06guests\x18\x01 \x03(\x0b\x32\x11.vsignal.v1.Guest\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\"\x84\x01\n\x0ePlannedArrival\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\'\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x12.vsignal.v1.Server\x12)\n\nobjections\x18\x03 \x03(\x0b\x32\x15.vsignal.v1.Objection\x12\x0f\n\x07\x63reates\x18\x04 \x03(\t\"D\n\x14PlanArrivalsResponse\x12,\n\x08\x61rrivals\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.PlannedArrival\"q\n\x0c\x43\x61rryRequest\x12#\n\x04move\x18\x01 \x01(\x0b\x32\x15.vsignal.v1.Operation\x12 \n\x05guest\x18\x02 \x01(\x0b\x32\x11.vsignal.v1.Guest\x12\r\n\x05heard\x18\x03 \x01(\x06\x12\x0b\n\x03\x61sk\x18\x04 \x01(\x08\"\xcf\x01\n\rCarryResponse\x12#\n\x04move\x18\x01 \x01(\x0b\x32\x15.vsignal.v1.Operation\x12)\n\nobjections\x18\x02 \x03(\x0b\x32\x15.vsignal.v1.Objection\x12(\n\x07outcome\x18\x03 \x01(\x0b\x32\x17.vsignal.v1.MoveOutcome\x12\x0e\n\x06silent\x18\x04 \x01(\x08\x12\x0c\n\x04mark\x18\x05 \x01(\x06\x12&\n\x05\x61sked\x18\x06 \x01(\x0e\x32\x17.vsignal.v1.HostedState\"\\\n\x0eMembersRequest\x12,\n\x08networks\x18\x01 \x03(\x0b\x32\x1a.vsignal.v1.VirtualNetwork\x12\r\n\x05\x61sked\x18\x02 \x03(\t\x12\r\n\x05heard\x18\x03 \x01(\x06\"L\n\x0fMembersResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.vsignal.v1.WantedNetwork\x12\x0c\n\x04mark\x18\x02 \x01(\x06\"\x1d\n\x0cTwinsRequest\x12\r\n\x05heard\x18\x01 \x01(\x06\">\n\rTwinsResponse\x12\x1f\n\x05twins\x18\x01 \x03(\x0b\x32\x10.vsignal.v1.Twin\x12\x0c\n\x04mark\x18\x02 \x01(\x06*s\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x11\n\rRELATION_SELF\x10\x01\x12\x12\n\x0eRELATION_CHILD\x10\x02\x12\x11\n\rRELATION_PEER\x10\x03\x12\x13\n\x0fRELATION_PARENT\x10\x04*w\n\x0b\x44omainState\x12\x1c\n\x18\x44OMAIN_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OMAIN_STATE_CURRENT\x10\x01\x12\x16\n\x12\x44OMAIN_STATE_STALE\x10\x02\x12\x18\n\x14\x44OMAIN_STATE_REFUSED\x10\x03*d\n\x07Telling\x12\x17\n\x13TELLING_UNSPECIFIED\x10\x00\x12\x16\n\x12TELLING_EVERYTHING\x10\x01\x12\x13\n\x0fTELLING_TENANTS\x10\x02\x12\x13\n\x0fTELLING_LOOKUPS\x10\x03\x32\xaa\x03\n\nFederation\x12N\n\x0bListDomains\x12\x1e.vsignal.v1.ListDomainsRequest\x1a\x1f.vsignal.v1.ListDomainsResponse\x12\x39\n\x04Tell\x12\x17.vsignal.v1.TellRequest\x1a\x18.vsignal.v1.TellResponse\x12Q\n\x0cPlanArrivals\x12\x1f.vsignal.v1.PlanArrivalsRequest\x1a .vsignal.v1.PlanArrivalsResponse\x12\x42\n\x07Members\x12\x1a.vsignal.v1.MembersRequest\x1a\x1b.vsignal.v1.MembersResponse\x12<\n\x05Twins\x12\x18.vsignal.v1.TwinsRequest\x1a\x19.vsignal.v1.TwinsResponse\x12<\n\x05\x43\x61rry\x12\x18.vsignal.v1.CarryRequest\x1a\x19.vsignal.v1.CarryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RELATION']._serialized_start=1534
-  _globals['_RELATION']._serialized_end=1649
-  _globals['_DOMAINSTATE']._serialized_start=1651
-  _globals['_DOMAINSTATE']._serialized_end=1770
+  _globals['_RELATION']._serialized_start=1897
+  _globals['_RELATION']._serialized_end=2012
+  _globals['_DOMAINSTATE']._serialized_start=2014
+  _globals['_DOMAINSTATE']._serialized_end=2133
+  _globals['_TELLING']._serialized_start=2135
+  _globals['_TELLING']._serialized_end=2235
   _globals['_DOMAIN']._serialized_start=184
-  _globals['_DOMAIN']._serialized_end=500
-  _globals['_LISTDOMAINSREQUEST']._serialized_start=502
-  _globals['_LISTDOMAINSREQUEST']._serialized_end=551
-  _globals['_LISTDOMAINSRESPONSE']._serialized_start=553
-  _globals['_LISTDOMAINSRESPONSE']._serialized_end=610
-  _globals['_GUEST']._serialized_start=613
-  _globals['_GUEST']._serialized_end=804
-  _globals['_PLANARRIVALSREQUEST']._serialized_start=806
-  _globals['_PLANARRIVALSREQUEST']._serialized_end=883
-  _globals['_PLANNEDARRIVAL']._serialized_start=886
-  _globals['_PLANNEDARRIVAL']._serialized_end=1018
-  _globals['_PLANARRIVALSRESPONSE']._serialized_start=1020
-  _globals['_PLANARRIVALSRESPONSE']._serialized_end=1088
-  _globals['_CARRYREQUEST']._serialized_start=1090
-  _globals['_CARRYREQUEST']._serialized_end=1190
-  _globals['_CARRYRESPONSE']._serialized_start=1193
-  _globals['_CARRYRESPONSE']._serialized_end=1360
-  _globals['_MEMBERSREQUEST']._serialized_start=1362
-  _globals['_MEMBERSREQUEST']._serialized_end=1454
-  _globals['_MEMBERSRESPONSE']._serialized_start=1456
-  _globals['_MEMBERSRESPONSE']._serialized_end=1532
-  _globals['_FEDERATION']._serialized_start=1773
-  _globals['_FEDERATION']._serialized_end=2078
+  _globals['_DOMAIN']._serialized_end=579
+  _globals['_LISTDOMAINSREQUEST']._serialized_start=581
+  _globals['_LISTDOMAINSREQUEST']._serialized_end=630
+  _globals['_LISTDOMAINSRESPONSE']._serialized_start=632
+  _globals['_LISTDOMAINSRESPONSE']._serialized_end=689
+  _globals['_TELLREQUEST']._serialized_start=691
+  _globals['_TELLREQUEST']._serialized_end=773
+  _globals['_TELLRESPONSE']._serialized_start=775
+  _globals['_TELLRESPONSE']._serialized_end=825
+  _globals['_GUEST']._serialized_start=828
+  _globals['_GUEST']._serialized_end=1019
+  _globals['_PLANARRIVALSREQUEST']._serialized_start=1021
+  _globals['_PLANARRIVALSREQUEST']._serialized_end=1098
+  _globals['_PLANNEDARRIVAL']._serialized_start=1101
+  _globals['_PLANNEDARRIVAL']._serialized_end=1233
+  _globals['_PLANARRIVALSRESPONSE']._serialized_start=1235
+  _globals['_PLANARRIVALSRESPONSE']._serialized_end=1303
+  _globals['_CARRYREQUEST']._serialized_start=1305
+  _globals['_CARRYREQUEST']._serialized_end=1418
+  _globals['_CARRYRESPONSE']._serialized_start=1421
+  _globals['_CARRYRESPONSE']._serialized_end=1628
+  _globals['_MEMBERSREQUEST']._serialized_start=1630
+  _globals['_MEMBERSREQUEST']._serialized_end=1722
+  _globals['_MEMBERSRESPONSE']._serialized_start=1724
+  _globals['_MEMBERSRESPONSE']._serialized_end=1800
+  _globals['_TWINSREQUEST']._serialized_start=1802
+  _globals['_TWINSREQUEST']._serialized_end=1831
+  _globals['_TWINSRESPONSE']._serialized_start=1833
+  _globals['_TWINSRESPONSE']._serialized_end=1895
+  _globals['_FEDERATION']._serialized_start=2238
+  _globals['_FEDERATION']._serialized_end=2664
 # @@protoc_insertion_point(module_scope)

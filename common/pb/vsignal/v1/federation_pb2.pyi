@@ -79,6 +79,30 @@ DOMAIN_STATE_REFUSED: DomainState.ValueType  # 3
 """it is not what the configuration says; `problem` says why"""
 Global___DomainState: _TypeAlias = DomainState  # noqa: Y015
 
+class _Telling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TellingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Telling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TELLING_UNSPECIFIED: _Telling.ValueType  # 0
+    TELLING_EVERYTHING: _Telling.ValueType  # 1
+    TELLING_TENANTS: _Telling.ValueType  # 2
+    """the VMs of some tenants, and the vServers"""
+    TELLING_LOOKUPS: _Telling.ValueType  # 3
+    """answers to lookups, when it asks; nothing that it could follow"""
+
+class Telling(_Telling, metaclass=_TellingEnumTypeWrapper):
+    """What another domain may learn of the one that says so."""
+
+TELLING_UNSPECIFIED: Telling.ValueType  # 0
+TELLING_EVERYTHING: Telling.ValueType  # 1
+TELLING_TENANTS: Telling.ValueType  # 2
+"""the VMs of some tenants, and the vServers"""
+TELLING_LOOKUPS: Telling.ValueType  # 3
+"""answers to lookups, when it asks; nothing that it could follow"""
+Global___Telling: _TypeAlias = Telling  # noqa: Y015
+
 @_typing.final
 class Domain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -94,6 +118,9 @@ class Domain(_message.Message):
     HEARD_AT_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     DOMAINS_FIELD_NUMBER: _builtins.int
+    TELLS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    TELLS_BY_COMMAND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     relation: Global___Relation.ValueType
     """to the domain that it is listed in"""
@@ -104,6 +131,10 @@ class Domain(_message.Message):
     """of its ledger, as far as is known"""
     vms: _builtins.int
     servers: _builtins.int
+    tells: Global___Telling.ValueType
+    """what it is told by the domain that it is listed in"""
+    tells_by_command: _builtins.bool
+    """somebody said so (`Tell`), not the configuration"""
     @_builtins.property
     def heard_at(self) -> _timestamp_pb2.Timestamp:
         """0..1; when it was last heard of"""
@@ -115,6 +146,10 @@ class Domain(_message.Message):
     @_builtins.property
     def domains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Domain]:
         """those that it knows of in its turn"""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """with TENANTS: whose"""
 
     def __init__(
         self,
@@ -130,10 +165,13 @@ class Domain(_message.Message):
         heard_at: _timestamp_pb2.Timestamp | None = ...,
         stale_since: _timestamp_pb2.Timestamp | None = ...,
         domains: _abc.Iterable[Global___Domain] | None = ...,
+        tells: Global___Telling.ValueType = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+        tells_by_command: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heard_at", b"heard_at", "stale_since", b"stale_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "domains", b"domains", "heard_at", b"heard_at", "name", b"name", "problem", b"problem", "relation", b"relation", "revision", b"revision", "servers", b"servers", "stale_since", b"stale_since", "state", b"state", "vms", b"vms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "domains", b"domains", "heard_at", b"heard_at", "name", b"name", "problem", b"problem", "relation", b"relation", "revision", b"revision", "servers", b"servers", "stale_since", b"stale_since", "state", b"state", "tells", b"tells", "tells_by_command", b"tells_by_command", "tenants", b"tenants", "vms", b"vms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,6 +222,59 @@ class ListDomainsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDomainsResponse: _TypeAlias = ListDomainsResponse  # noqa: Y015
+
+@_typing.final
+class TellRequest(_message.Message):
+    """What a neighbour may learn of us from now on, whatever the configuration says. What it follows ends,
+    and begins again as it may be told now.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    TELLS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    tells: Global___Telling.ValueType
+    """absent: as it is configured"""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """with TENANTS: whose, 1..1000"""
+
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+        tells: Global___Telling.ValueType = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "tells", b"tells", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellRequest: _TypeAlias = TellRequest  # noqa: Y015
+
+@_typing.final
+class TellResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def domain(self) -> Global___Domain: ...
+    def __init__(
+        self,
+        *,
+        domain: Global___Domain | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellResponse: _TypeAlias = TellResponse  # noqa: Y015
 
 @_typing.final
 class Guest(_message.Message):
@@ -325,8 +416,11 @@ class CarryRequest(_message.Message):
     MOVE_FIELD_NUMBER: _builtins.int
     GUEST_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
     heard: _builtins.int
     """`mark` of the last answer: the next one waits a while for something new"""
+    ask: _builtins.bool
+    """nothing new is said: the destination itself is asked whether it has the VM"""
     @_builtins.property
     def move(self) -> _operations_pb2.Operation: ...
     @_builtins.property
@@ -339,10 +433,11 @@ class CarryRequest(_message.Message):
         move: _operations_pb2.Operation | None = ...,
         guest: Global___Guest | None = ...,
         heard: _builtins.int = ...,
+        ask: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "move", b"move"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "heard", b"heard", "move", b"move"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "guest", b"guest", "heard", b"heard", "move", b"move"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,9 +452,12 @@ class CarryResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
     MARK_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     silent: _builtins.bool
     """the destination is not attached"""
     mark: _builtins.int
+    asked: _session_pb2.HostedState.ValueType
+    """with `ask`"""
     @_builtins.property
     def move(self) -> _operations_pb2.Operation:
         """as it is there; absent: there is none"""
@@ -380,10 +478,11 @@ class CarryResponse(_message.Message):
         outcome: _session_pb2.MoveOutcome | None = ...,
         silent: _builtins.bool = ...,
         mark: _builtins.int = ...,
+        asked: _session_pb2.HostedState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mark", b"mark", "move", b"move", "objections", b"objections", "outcome", b"outcome", "silent", b"silent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "mark", b"mark", "move", b"move", "objections", b"objections", "outcome", b"outcome", "silent", b"silent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,3 +548,49 @@ class MembersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MembersResponse: _TypeAlias = MembersResponse  # noqa: Y015
+
+@_typing.final
+class TwinsRequest(_message.Message):
+    """What is frozen because another domain holds it, too, as a vCenter above the caller's sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARD_FIELD_NUMBER: _builtins.int
+    heard: _builtins.int
+    def __init__(
+        self,
+        *,
+        heard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heard", b"heard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TwinsRequest: _TypeAlias = TwinsRequest  # noqa: Y015
+
+@_typing.final
+class TwinsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TWINS_FIELD_NUMBER: _builtins.int
+    MARK_FIELD_NUMBER: _builtins.int
+    mark: _builtins.int
+    @_builtins.property
+    def twins(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Twin]:
+        """of which the caller's domain is one side, 0..1000"""
+
+    def __init__(
+        self,
+        *,
+        twins: _abc.Iterable[_types_pb2.Twin] | None = ...,
+        mark: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mark", b"mark", "twins", b"twins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TwinsResponse: _TypeAlias = TwinsResponse  # noqa: Y015

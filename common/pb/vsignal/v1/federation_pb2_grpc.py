@@ -39,6 +39,11 @@ class FederationStub:
                 request_serializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsResponse.FromString,
                 _registered_method=True)
+        self.Tell = channel.unary_unary(
+                '/vsignal.v1.Federation/Tell',
+                request_serializer=vsignal_dot_v1_dot_federation__pb2.TellRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_federation__pb2.TellResponse.FromString,
+                _registered_method=True)
         self.PlanArrivals = channel.unary_unary(
                 '/vsignal.v1.Federation/PlanArrivals',
                 request_serializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.SerializeToString,
@@ -48,6 +53,11 @@ class FederationStub:
                 '/vsignal.v1.Federation/Members',
                 request_serializer=vsignal_dot_v1_dot_federation__pb2.MembersRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_federation__pb2.MembersResponse.FromString,
+                _registered_method=True)
+        self.Twins = channel.unary_unary(
+                '/vsignal.v1.Federation/Twins',
+                request_serializer=vsignal_dot_v1_dot_federation__pb2.TwinsRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_federation__pb2.TwinsResponse.FromString,
                 _registered_method=True)
         self.Carry = channel.unary_unary(
                 '/vsignal.v1.Federation/Carry',
@@ -65,6 +75,12 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Tell(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PlanArrivals(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -72,6 +88,12 @@ class FederationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Members(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Twins(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +113,11 @@ def add_FederationServicer_to_server(servicer, server):
                     request_deserializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_federation__pb2.ListDomainsResponse.SerializeToString,
             ),
+            'Tell': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tell,
+                    request_deserializer=vsignal_dot_v1_dot_federation__pb2.TellRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_federation__pb2.TellResponse.SerializeToString,
+            ),
             'PlanArrivals': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanArrivals,
                     request_deserializer=vsignal_dot_v1_dot_federation__pb2.PlanArrivalsRequest.FromString,
@@ -100,6 +127,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.Members,
                     request_deserializer=vsignal_dot_v1_dot_federation__pb2.MembersRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_federation__pb2.MembersResponse.SerializeToString,
+            ),
+            'Twins': grpc.unary_unary_rpc_method_handler(
+                    servicer.Twins,
+                    request_deserializer=vsignal_dot_v1_dot_federation__pb2.TwinsRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_federation__pb2.TwinsResponse.SerializeToString,
             ),
             'Carry': grpc.unary_unary_rpc_method_handler(
                     servicer.Carry,
@@ -134,6 +166,33 @@ class Federation:
             '/vsignal.v1.Federation/ListDomains',
             vsignal_dot_v1_dot_federation__pb2.ListDomainsRequest.SerializeToString,
             vsignal_dot_v1_dot_federation__pb2.ListDomainsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Federation/Tell',
+            vsignal_dot_v1_dot_federation__pb2.TellRequest.SerializeToString,
+            vsignal_dot_v1_dot_federation__pb2.TellResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -188,6 +247,33 @@ class Federation:
             '/vsignal.v1.Federation/Members',
             vsignal_dot_v1_dot_federation__pb2.MembersRequest.SerializeToString,
             vsignal_dot_v1_dot_federation__pb2.MembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Twins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Federation/Twins',
+            vsignal_dot_v1_dot_federation__pb2.TwinsRequest.SerializeToString,
+            vsignal_dot_v1_dot_federation__pb2.TwinsResponse.FromString,
             options,
             channel_credentials,
             insecure,

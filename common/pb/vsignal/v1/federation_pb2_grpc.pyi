@@ -35,16 +35,20 @@ class FederationStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FederationAsyncStub: ...
     ListDomains: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ListDomainsRequest, _federation_pb2.ListDomainsResponse]
+    Tell: _grpc.UnaryUnaryMultiCallable[_federation_pb2.TellRequest, _federation_pb2.TellResponse]
     PlanArrivals: _grpc.UnaryUnaryMultiCallable[_federation_pb2.PlanArrivalsRequest, _federation_pb2.PlanArrivalsResponse]
     Members: _grpc.UnaryUnaryMultiCallable[_federation_pb2.MembersRequest, _federation_pb2.MembersResponse]
+    Twins: _grpc.UnaryUnaryMultiCallable[_federation_pb2.TwinsRequest, _federation_pb2.TwinsResponse]
     Carry: _grpc.UnaryUnaryMultiCallable[_federation_pb2.CarryRequest, _federation_pb2.CarryResponse]
 
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDomains: _aio.UnaryUnaryMultiCallable[_federation_pb2.ListDomainsRequest, _federation_pb2.ListDomainsResponse]  # type: ignore[assignment]
+    Tell: _aio.UnaryUnaryMultiCallable[_federation_pb2.TellRequest, _federation_pb2.TellResponse]  # type: ignore[assignment]
     PlanArrivals: _aio.UnaryUnaryMultiCallable[_federation_pb2.PlanArrivalsRequest, _federation_pb2.PlanArrivalsResponse]  # type: ignore[assignment]
     Members: _aio.UnaryUnaryMultiCallable[_federation_pb2.MembersRequest, _federation_pb2.MembersResponse]  # type: ignore[assignment]
+    Twins: _aio.UnaryUnaryMultiCallable[_federation_pb2.TwinsRequest, _federation_pb2.TwinsResponse]  # type: ignore[assignment]
     Carry: _aio.UnaryUnaryMultiCallable[_federation_pb2.CarryRequest, _federation_pb2.CarryResponse]  # type: ignore[assignment]
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
@@ -54,6 +58,13 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.ListDomainsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.ListDomainsResponse, _abc.Awaitable[_federation_pb2.ListDomainsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Tell(
+        self,
+        request: _federation_pb2.TellRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.TellResponse, _abc.Awaitable[_federation_pb2.TellResponse]]: ...
 
     @_abc_1.abstractmethod
     def PlanArrivals(
@@ -68,6 +79,13 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.MembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.MembersResponse, _abc.Awaitable[_federation_pb2.MembersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Twins(
+        self,
+        request: _federation_pb2.TwinsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.TwinsResponse, _abc.Awaitable[_federation_pb2.TwinsResponse]]: ...
 
     @_abc_1.abstractmethod
     def Carry(

@@ -27,53 +27,57 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from common.pb.vsignal.v1 import types_pb2 as vsignal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/operations.proto\x12\nvsignal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16vsignal/v1/types.proto\"W\n\x06\x42udget\x12\x13\n\x0b\x64owntime_ms\x18\x01 \x01(\r\x12#\n\x07if_over\x18\x02 \x01(\x0e\x32\x12.vsignal.v1.IfOver\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\"r\n\tPhaseTime\x12 \n\x05phase\x18\x01 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12.\n\nentered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x01\"\xb6\x01\n\x08Progress\x12\x13\n\x0b\x62ytes_total\x18\x01 \x01(\x04\x12\x17\n\x0f\x62ytes_processed\x18\x02 \x01(\x04\x12\x17\n\x0f\x62ytes_remaining\x18\x03 \x01(\x04\x12\x18\n\x10\x62ytes_per_second\x18\x04 \x01(\x01\x12\x11\n\titeration\x18\x05 \x01(\r\x12\x18\n\x10\x64isk_bytes_total\x18\x06 \x01(\x04\x12\x1c\n\x14\x64isk_bytes_processed\x18\x07 \x01(\x04\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc0\x02\n\x07Receipt\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x11\n\tswitch_ms\x18\x03 \x01(\x01\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x12\n\niterations\x18\x05 \x01(\r\x12\x1a\n\x12policy_hash_before\x18\x06 \x01(\t\x12\x19\n\x11policy_hash_after\x18\x07 \x01(\t\x12\x18\n\x0b\x62lackout_ms\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x62ytes_per_second\x18\t \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\n \x01(\x01\x12\x12\n\ndisk_bytes\x18\x0b \x01(\x04\x12\x16\n\x0eslowed_percent\x18\x0c \x01(\r\x12\x11\n\tsuspended\x18\r \x01(\x08\x42\x0e\n\x0c_blackout_ms\"\xe7\x01\n\nPrediction\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x03 \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\x04 \x01(\x01\x12%\n\x18sampled_bytes_per_second\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12 \n\x05\x62\x61sis\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.Basis\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x42\x1b\n\x19_sampled_bytes_per_second\"\x9a\x07\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05vm_id\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12 \n\x05phase\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x08 \x01(\x08\x12\x14\n\x0crequested_by\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06phases\x18\x0c \x03(\x0b\x32\x15.vsignal.v1.PhaseTime\x12\x14\n\x0c\x65poch_before\x18\r \x01(\x04\x12\x13\n\x0b\x65poch_after\x18\x0e \x01(\x04\x12$\n\x07\x66\x61ilure\x18\x0f \x01(\x0b\x32\x13.vsignal.v1.Failure\x12$\n\x07receipt\x18\x10 \x01(\x0b\x32\x13.vsignal.v1.Receipt\x12&\n\x08progress\x18\x11 \x01(\x0b\x32\x14.vsignal.v1.Progress\x12\x10\n\x08revision\x18\x12 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x13 \x03(\t\x12\x0e\n\x06parent\x18\x14 \x01(\t\x12\x10\n\x08priority\x18\x15 \x01(\x11\x12\x0f\n\x07subject\x18\x16 \x01(\t\x12\x11\n\twaits_for\x18\x17 \x03(\t\x12\x30\n\x0c\x65xpected_end\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05parts\x18\x19 \x01(\x0b\x32\x11.vsignal.v1.Parts\x12\x0c\n\x04near\x18\x1a \x01(\t\x12)\n\tpredicted\x18\x1e \x01(\x0b\x32\x16.vsignal.v1.Prediction\x12\'\n\tmove_kind\x18\x1b \x01(\x0e\x32\x14.vsignal.v1.MoveKind\x12\r\n\x05gated\x18\x1f \x01(\x08\x12\x0c\n\x04held\x18  \x01(\x08\x12\x11\n\ton_behalf\x18( \x01(\t\x12\x0c\n\x04told\x18) \x01(\x08\x12\x1f\n\x05\x64isks\x18! \x03(\x0b\x32\x10.vsignal.v1.Disk\x12\"\n\x06\x62udget\x18\" \x01(\x0b\x32\x12.vsignal.v1.Budget\x12\x12\n\ncopy_disks\x18# \x01(\x08\"8\n\x05Parts\x12\r\n\x05total\x18\x01 \x01(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\r\x12\x11\n\tsucceeded\x18\x03 \x01(\r\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"r\n\x15ListOperationsRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x63tive_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0e\n\x06parent\x18\x05 \x01(\t\"n\n\x16ListOperationsResponse\x12)\n\noperations\x18\x01 \x03(\x0b\x32\x15.vsignal.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"X\n\x14WaitOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"/\n\x0c\x46\x65nceRequest\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0c\n\x04word\x18\x02 \x01(\t\"1\n\rSettleRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\"D\n\x0eSettleResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04*\xaa\x02\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x11\n\rPHASE_COPYING\x10\x02\x12\x13\n\x0fPHASE_SWITCHING\x10\x03\x12\x12\n\x0ePHASE_SETTLING\x10\x04\x12\x13\n\x0fPHASE_SUCCEEDED\x10\x05\x12\x12\n\x0ePHASE_ABORTING\x10\x06\x12\x10\n\x0cPHASE_FAILED\x10\x07\x12\x13\n\x0fPHASE_CANCELLED\x10\x08\x12\x1a\n\x16PHASE_LOST_NEEDS_FENCE\x10\t\x12\x10\n\x0cPHASE_QUEUED\x10\n\x12\x11\n\rPHASE_FENCING\x10\x0c\x12\x13\n\x0fPHASE_RETURNING\x10\r\x12\x13\n\x0fPHASE_UNDER_WAY\x10\x0b*{\n\x08MoveKind\x12\x19\n\x15MOVE_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eMOVE_KIND_LIVE\x10\x01\x12\x15\n\x11MOVE_KIND_SUSPEND\x10\x02\x12\x12\n\x0eMOVE_KIND_COLD\x10\x03\x12\x15\n\x11MOVE_KIND_RESTART\x10\x04*\\\n\x06IfOver\x12\x17\n\x13IF_OVER_UNSPECIFIED\x10\x00\x12\x12\n\x0eIF_OVER_REFUSE\x10\x01\x12\x10\n\x0cIF_OVER_SLOW\x10\x02\x12\x13\n\x0fIF_OVER_SUSPEND\x10\x03*V\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x11\n\rBASIS_ASSUMED\x10\x01\x12\x12\n\x0e\x42\x41SIS_MEASURED\x10\x02\x12\x0f\n\x0b\x42\x41SIS_ALIKE\x10\x03\x32\xdf\x03\n\nOperations\x12=\n\x03Get\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation\x12M\n\x04List\x12!.vsignal.v1.ListOperationsRequest\x1a\".vsignal.v1.ListOperationsResponse\x12?\n\x04Wait\x12 .vsignal.v1.WaitOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x42\n\x06\x46ollow\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation0\x01\x12\x43\n\x06\x43\x61ncel\x12\".vsignal.v1.CancelOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x38\n\x05\x46\x65nce\x12\x18.vsignal.v1.FenceRequest\x1a\x15.vsignal.v1.Operation\x12?\n\x06Settle\x12\x19.vsignal.v1.SettleRequest\x1a\x1a.vsignal.v1.SettleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bvsignal/v1/operations.proto\x12\nvsignal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16vsignal/v1/types.proto\"W\n\x06\x42udget\x12\x13\n\x0b\x64owntime_ms\x18\x01 \x01(\r\x12#\n\x07if_over\x18\x02 \x01(\x0e\x32\x12.vsignal.v1.IfOver\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\"r\n\tPhaseTime\x12 \n\x05phase\x18\x01 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12.\n\nentered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x01\"\xe6\x01\n\x08Progress\x12\x13\n\x0b\x62ytes_total\x18\x01 \x01(\x04\x12\x17\n\x0f\x62ytes_processed\x18\x02 \x01(\x04\x12\x17\n\x0f\x62ytes_remaining\x18\x03 \x01(\x04\x12\x18\n\x10\x62ytes_per_second\x18\x04 \x01(\x01\x12\x11\n\titeration\x18\x05 \x01(\r\x12\x18\n\x10\x64isk_bytes_total\x18\x06 \x01(\x04\x12\x1c\n\x14\x64isk_bytes_processed\x18\x07 \x01(\x04\x12.\n\nin_step_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xe8\x02\n\x07Receipt\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x11\n\tswitch_ms\x18\x03 \x01(\x01\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x12\n\niterations\x18\x05 \x01(\r\x12\x1a\n\x12policy_hash_before\x18\x06 \x01(\t\x12\x19\n\x11policy_hash_after\x18\x07 \x01(\t\x12\x18\n\x0b\x62lackout_ms\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10\x62ytes_per_second\x18\t \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\n \x01(\x01\x12\x12\n\ndisk_bytes\x18\x0b \x01(\x04\x12\x16\n\x0eslowed_percent\x18\x0c \x01(\r\x12\x11\n\tsuspended\x18\r \x01(\x08\x12\x10\n\x08observer\x18\x0e \x01(\t\x12\x14\n\x0c\x62lackout_why\x18\x0f \x01(\tB\x0e\n\x0c_blackout_ms\"\xe7\x01\n\nPrediction\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x02 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x03 \x01(\x01\x12\x1e\n\x16\x64irty_bytes_per_second\x18\x04 \x01(\x01\x12%\n\x18sampled_bytes_per_second\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12 \n\x05\x62\x61sis\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.Basis\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x42\x1b\n\x19_sampled_bytes_per_second\"\xc0\x07\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05vm_id\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12 \n\x05phase\x18\x06 \x01(\x0e\x32\x11.vsignal.v1.Phase\x12\x0c\n\x04\x64one\x18\x07 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x08 \x01(\x08\x12\x14\n\x0crequested_by\x18\t \x01(\t\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06phases\x18\x0c \x03(\x0b\x32\x15.vsignal.v1.PhaseTime\x12\x14\n\x0c\x65poch_before\x18\r \x01(\x04\x12\x13\n\x0b\x65poch_after\x18\x0e \x01(\x04\x12$\n\x07\x66\x61ilure\x18\x0f \x01(\x0b\x32\x13.vsignal.v1.Failure\x12$\n\x07receipt\x18\x10 \x01(\x0b\x32\x13.vsignal.v1.Receipt\x12&\n\x08progress\x18\x11 \x01(\x0b\x32\x14.vsignal.v1.Progress\x12\x10\n\x08revision\x18\x12 \x01(\x04\x12\x0c\n\x04\x61\x63ks\x18\x13 \x03(\t\x12\x0e\n\x06parent\x18\x14 \x01(\t\x12\x10\n\x08priority\x18\x15 \x01(\x11\x12\x0f\n\x07subject\x18\x16 \x01(\t\x12\x11\n\twaits_for\x18\x17 \x03(\t\x12\x30\n\x0c\x65xpected_end\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05parts\x18\x19 \x01(\x0b\x32\x11.vsignal.v1.Parts\x12\x0c\n\x04near\x18\x1a \x01(\t\x12)\n\tpredicted\x18\x1e \x01(\x0b\x32\x16.vsignal.v1.Prediction\x12\'\n\tmove_kind\x18\x1b \x01(\x0e\x32\x14.vsignal.v1.MoveKind\x12\r\n\x05gated\x18\x1f \x01(\x08\x12\x0c\n\x04held\x18  \x01(\x08\x12\x11\n\ton_behalf\x18( \x01(\t\x12\x0c\n\x04told\x18) \x01(\x08\x12\x1f\n\x05\x64isks\x18! \x03(\x0b\x32\x10.vsignal.v1.Disk\x12\"\n\x06\x62udget\x18\" \x01(\x0b\x32\x12.vsignal.v1.Budget\x12\x12\n\ncopy_disks\x18# \x01(\x08\x12$\n\x07standby\x18$ \x01(\x0b\x32\x13.vsignal.v1.Standby\"+\n\x07Standby\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x12\n\ndefinition\x18\x02 \x01(\x0c\"8\n\x05Parts\x12\r\n\x05total\x18\x01 \x01(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\r\x12\x11\n\tsucceeded\x18\x03 \x01(\r\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"r\n\x15ListOperationsRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61\x63tive_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0e\n\x06parent\x18\x05 \x01(\t\"n\n\x16ListOperationsResponse\x12)\n\noperations\x18\x01 \x03(\x0b\x32\x15.vsignal.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"X\n\x14WaitOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\".\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"/\n\x0c\x46\x65nceRequest\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0c\n\x04word\x18\x02 \x01(\t\"1\n\rSettleRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\x11\n\tserver_id\x18\x02 \x01(\t\"D\n\x0eSettleResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\x1f\n\x0ePromoteRequest\x12\r\n\x05vm_id\x18\x01 \x01(\t*\xbf\x02\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x11\n\rPHASE_COPYING\x10\x02\x12\x13\n\x0fPHASE_SWITCHING\x10\x03\x12\x12\n\x0ePHASE_SETTLING\x10\x04\x12\x13\n\x0fPHASE_SUCCEEDED\x10\x05\x12\x12\n\x0ePHASE_ABORTING\x10\x06\x12\x10\n\x0cPHASE_FAILED\x10\x07\x12\x13\n\x0fPHASE_CANCELLED\x10\x08\x12\x1a\n\x16PHASE_LOST_NEEDS_FENCE\x10\t\x12\x10\n\x0cPHASE_QUEUED\x10\n\x12\x11\n\rPHASE_FENCING\x10\x0c\x12\x13\n\x0fPHASE_MIRRORING\x10\x0e\x12\x13\n\x0fPHASE_RETURNING\x10\r\x12\x13\n\x0fPHASE_UNDER_WAY\x10\x0b*\x92\x01\n\x08MoveKind\x12\x19\n\x15MOVE_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eMOVE_KIND_LIVE\x10\x01\x12\x15\n\x11MOVE_KIND_SUSPEND\x10\x02\x12\x12\n\x0eMOVE_KIND_COLD\x10\x03\x12\x15\n\x11MOVE_KIND_RESTART\x10\x04\x12\x15\n\x11MOVE_KIND_STANDBY\x10\x05*\\\n\x06IfOver\x12\x17\n\x13IF_OVER_UNSPECIFIED\x10\x00\x12\x12\n\x0eIF_OVER_REFUSE\x10\x01\x12\x10\n\x0cIF_OVER_SLOW\x10\x02\x12\x13\n\x0fIF_OVER_SUSPEND\x10\x03*V\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x11\n\rBASIS_ASSUMED\x10\x01\x12\x12\n\x0e\x42\x41SIS_MEASURED\x10\x02\x12\x0f\n\x0b\x42\x41SIS_ALIKE\x10\x03\x32\x9d\x04\n\nOperations\x12=\n\x03Get\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation\x12M\n\x04List\x12!.vsignal.v1.ListOperationsRequest\x1a\".vsignal.v1.ListOperationsResponse\x12?\n\x04Wait\x12 .vsignal.v1.WaitOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x42\n\x06\x46ollow\x12\x1f.vsignal.v1.GetOperationRequest\x1a\x15.vsignal.v1.Operation0\x01\x12\x43\n\x06\x43\x61ncel\x12\".vsignal.v1.CancelOperationRequest\x1a\x15.vsignal.v1.Operation\x12\x38\n\x05\x46\x65nce\x12\x18.vsignal.v1.FenceRequest\x1a\x15.vsignal.v1.Operation\x12?\n\x06Settle\x12\x19.vsignal.v1.SettleRequest\x1a\x1a.vsignal.v1.SettleResponse\x12<\n\x07Promote\x12\x1a.vsignal.v1.PromoteRequest\x1a\x15.vsignal.v1.Operationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PHASE']._serialized_start=2688
-  _globals['_PHASE']._serialized_end=2986
-  _globals['_MOVEKIND']._serialized_start=2988
-  _globals['_MOVEKIND']._serialized_end=3111
-  _globals['_IFOVER']._serialized_start=3113
-  _globals['_IFOVER']._serialized_end=3205
-  _globals['_BASIS']._serialized_start=3207
-  _globals['_BASIS']._serialized_end=3293
+  _globals['_PHASE']._serialized_start=2892
+  _globals['_PHASE']._serialized_end=3211
+  _globals['_MOVEKIND']._serialized_start=3214
+  _globals['_MOVEKIND']._serialized_end=3360
+  _globals['_IFOVER']._serialized_start=3362
+  _globals['_IFOVER']._serialized_end=3454
+  _globals['_BASIS']._serialized_start=3456
+  _globals['_BASIS']._serialized_end=3542
   _globals['_BUDGET']._serialized_start=132
   _globals['_BUDGET']._serialized_end=219
   _globals['_PHASETIME']._serialized_start=221
   _globals['_PHASETIME']._serialized_end=335
   _globals['_PROGRESS']._serialized_start=338
-  _globals['_PROGRESS']._serialized_end=520
-  _globals['_FAILURE']._serialized_start=522
-  _globals['_FAILURE']._serialized_end=564
-  _globals['_RECEIPT']._serialized_start=567
-  _globals['_RECEIPT']._serialized_end=887
-  _globals['_PREDICTION']._serialized_start=890
-  _globals['_PREDICTION']._serialized_end=1121
-  _globals['_OPERATION']._serialized_start=1124
-  _globals['_OPERATION']._serialized_end=2046
-  _globals['_PARTS']._serialized_start=2048
-  _globals['_PARTS']._serialized_end=2104
-  _globals['_GETOPERATIONREQUEST']._serialized_start=2106
-  _globals['_GETOPERATIONREQUEST']._serialized_end=2149
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=2151
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=2265
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=2267
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=2377
-  _globals['_WAITOPERATIONREQUEST']._serialized_start=2379
-  _globals['_WAITOPERATIONREQUEST']._serialized_end=2467
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2469
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2515
-  _globals['_FENCEREQUEST']._serialized_start=2517
-  _globals['_FENCEREQUEST']._serialized_end=2564
-  _globals['_SETTLEREQUEST']._serialized_start=2566
-  _globals['_SETTLEREQUEST']._serialized_end=2615
-  _globals['_SETTLERESPONSE']._serialized_start=2617
-  _globals['_SETTLERESPONSE']._serialized_end=2685
-  _globals['_OPERATIONS']._serialized_start=3296
-  _globals['_OPERATIONS']._serialized_end=3775
+  _globals['_PROGRESS']._serialized_end=568
+  _globals['_FAILURE']._serialized_start=570
+  _globals['_FAILURE']._serialized_end=612
+  _globals['_RECEIPT']._serialized_start=615
+  _globals['_RECEIPT']._serialized_end=975
+  _globals['_PREDICTION']._serialized_start=978
+  _globals['_PREDICTION']._serialized_end=1209
+  _globals['_OPERATION']._serialized_start=1212
+  _globals['_OPERATION']._serialized_end=2172
+  _globals['_STANDBY']._serialized_start=2174
+  _globals['_STANDBY']._serialized_end=2217
+  _globals['_PARTS']._serialized_start=2219
+  _globals['_PARTS']._serialized_end=2275
+  _globals['_GETOPERATIONREQUEST']._serialized_start=2277
+  _globals['_GETOPERATIONREQUEST']._serialized_end=2320
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=2322
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=2436
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=2438
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=2548
+  _globals['_WAITOPERATIONREQUEST']._serialized_start=2550
+  _globals['_WAITOPERATIONREQUEST']._serialized_end=2638
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2640
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2686
+  _globals['_FENCEREQUEST']._serialized_start=2688
+  _globals['_FENCEREQUEST']._serialized_end=2735
+  _globals['_SETTLEREQUEST']._serialized_start=2737
+  _globals['_SETTLEREQUEST']._serialized_end=2786
+  _globals['_SETTLERESPONSE']._serialized_start=2788
+  _globals['_SETTLERESPONSE']._serialized_end=2856
+  _globals['_PROMOTEREQUEST']._serialized_start=2858
+  _globals['_PROMOTEREQUEST']._serialized_end=2889
+  _globals['_OPERATIONS']._serialized_start=3545
+  _globals['_OPERATIONS']._serialized_end=4086
 # @@protoc_insertion_point(module_scope)

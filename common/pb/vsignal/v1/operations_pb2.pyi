@@ -51,6 +51,8 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """waits for its turn; the destination is promised, nothing is touched"""
     PHASE_FENCING: _Phase.ValueType  # 12
     """of a fence: the device has not said yet that the host is off"""
+    PHASE_MIRRORING: _Phase.ValueType  # 14
+    """a standby: the copy is in step with the original, and is kept so"""
     PHASE_RETURNING: _Phase.ValueType  # 13
     """the destination lost the VM; the ledger has changed back; the source starts"""
     PHASE_UNDER_WAY: _Phase.ValueType  # 11
@@ -82,6 +84,8 @@ PHASE_QUEUED: Phase.ValueType  # 10
 """waits for its turn; the destination is promised, nothing is touched"""
 PHASE_FENCING: Phase.ValueType  # 12
 """of a fence: the device has not said yet that the host is off"""
+PHASE_MIRRORING: Phase.ValueType  # 14
+"""a standby: the copy is in step with the original, and is kept so"""
 PHASE_RETURNING: Phase.ValueType  # 13
 """the destination lost the VM; the ledger has changed back; the source starts"""
 PHASE_UNDER_WAY: Phase.ValueType  # 11
@@ -99,11 +103,12 @@ class _MoveKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveKind.Val
     MOVE_KIND_SUSPEND: _MoveKind.ValueType  # 2
     MOVE_KIND_COLD: _MoveKind.ValueType  # 3
     MOVE_KIND_RESTART: _MoveKind.ValueType  # 4
+    MOVE_KIND_STANDBY: _MoveKind.ValueType  # 5
 
 class MoveKind(_MoveKind, metaclass=_MoveKindEnumTypeWrapper):
     """How a VM is moved. LIVE: it runs on meanwhile. SUSPEND: its guest stands still from the copy's begin
     until it runs at the destination. COLD: it is off, and stays off. RESTART: its guest is shut down,
-    and started at the destination.
+    and started at the destination. STANDBY (Replicate only): it stays; its disks are mirrored there.
     """
 
 MOVE_KIND_UNSPECIFIED: MoveKind.ValueType  # 0
@@ -111,6 +116,7 @@ MOVE_KIND_LIVE: MoveKind.ValueType  # 1
 MOVE_KIND_SUSPEND: MoveKind.ValueType  # 2
 MOVE_KIND_COLD: MoveKind.ValueType  # 3
 MOVE_KIND_RESTART: MoveKind.ValueType  # 4
+MOVE_KIND_STANDBY: MoveKind.ValueType  # 5
 Global___MoveKind: _TypeAlias = MoveKind  # noqa: Y015
 
 class _IfOver:
@@ -234,6 +240,7 @@ class Progress(_message.Message):
     ITERATION_FIELD_NUMBER: _builtins.int
     DISK_BYTES_TOTAL_FIELD_NUMBER: _builtins.int
     DISK_BYTES_PROCESSED_FIELD_NUMBER: _builtins.int
+    IN_STEP_AT_FIELD_NUMBER: _builtins.int
     bytes_total: _builtins.int
     bytes_processed: _builtins.int
     bytes_remaining: _builtins.int
@@ -243,6 +250,10 @@ class Progress(_message.Message):
     """of bytes_total"""
     disk_bytes_processed: _builtins.int
     """of bytes_processed"""
+    @_builtins.property
+    def in_step_at(self) -> _timestamp_pb2.Timestamp:
+        """of a standby: when its copy was last known to lack nothing"""
+
     def __init__(
         self,
         *,
@@ -253,10 +264,11 @@ class Progress(_message.Message):
         iteration: _builtins.int = ...,
         disk_bytes_total: _builtins.int = ...,
         disk_bytes_processed: _builtins.int = ...,
+        in_step_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_step_at", b"in_step_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "bytes_processed", b"bytes_processed", "bytes_remaining", b"bytes_remaining", "bytes_total", b"bytes_total", "disk_bytes_processed", b"disk_bytes_processed", "disk_bytes_total", b"disk_bytes_total", "iteration", b"iteration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "bytes_processed", b"bytes_processed", "bytes_remaining", b"bytes_remaining", "bytes_total", b"bytes_total", "disk_bytes_processed", b"disk_bytes_processed", "disk_bytes_total", b"disk_bytes_total", "in_step_at", b"in_step_at", "iteration", b"iteration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +316,8 @@ class Receipt(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     SLOWED_PERCENT_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    OBSERVER_FIELD_NUMBER: _builtins.int
+    BLACKOUT_WHY_FIELD_NUMBER: _builtins.int
     total_ms: _builtins.float
     """from the move's turn to the destination running"""
     downtime_ms: _builtins.float
@@ -318,7 +332,9 @@ class Receipt(_message.Message):
     policy_hash_after: _builtins.str
     """in force at the destination, read back"""
     blackout_ms: _builtins.float
-    """seen on the network, where it was measured"""
+    """The longest time for which the guest left questions unanswered that `observer` asked it over the
+    network, every 10 ms from the move's turn on. Told a moment after the move's success, or never.
+    """
     bytes_per_second: _builtins.float
     """at which memory travelled"""
     dirty_bytes_per_second: _builtins.float
@@ -329,6 +345,10 @@ class Receipt(_message.Message):
     """of its CPU time that the guest was kept from, at the end of its copy"""
     suspended: _builtins.bool
     """it stood still for the rest of its copy, for its budget could not be kept"""
+    observer: _builtins.str
+    """a vServer that is neither source nor destination"""
+    blackout_why: _builtins.str
+    """why there is no blackout_ms; empty while it may still come"""
     def __init__(
         self,
         *,
@@ -345,10 +365,12 @@ class Receipt(_message.Message):
         disk_bytes: _builtins.int = ...,
         slowed_percent: _builtins.int = ...,
         suspended: _builtins.bool = ...,
+        observer: _builtins.str = ...,
+        blackout_why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms", "bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "iterations", b"iterations", "policy_hash_after", b"policy_hash_after", "policy_hash_before", b"policy_hash_before", "slowed_percent", b"slowed_percent", "suspended", b"suspended", "switch_ms", b"switch_ms", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms", "blackout_ms", b"blackout_ms", "blackout_why", b"blackout_why", "bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "iterations", b"iterations", "observer", b"observer", "policy_hash_after", b"policy_hash_after", "policy_hash_before", b"policy_hash_before", "slowed_percent", b"slowed_percent", "suspended", b"suspended", "switch_ms", b"switch_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blackout_ms: _TypeAlias = _typing.Literal["blackout_ms"]  # noqa: Y015
     _WhichOneofArgType__blackout_ms: _TypeAlias = _typing.Literal["_blackout_ms", b"_blackout_ms"]  # noqa: Y015
@@ -440,10 +462,11 @@ class Operation(_message.Message):
     DISKS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     COPY_DISKS_FIELD_NUMBER: _builtins.int
+    STANDBY_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """UUID"""
     kind: _builtins.str
-    """"relocate", "replicate"; with parts: "relocate-group", "drain"; "fence" """
+    """"relocate", "replicate", "standby"; with parts: "relocate-group", "drain"; "fence" """
     vm_id: _builtins.str
     source: _builtins.str
     """vServer; DOMAIN/SERVER if another domain's"""
@@ -517,6 +540,10 @@ class Operation(_message.Message):
     def budget(self) -> Global___Budget:
         """of a move, or of all parts"""
 
+    @_builtins.property
+    def standby(self) -> Global___Standby:
+        """in the store only"""
+
     def __init__(
         self,
         *,
@@ -555,14 +582,41 @@ class Operation(_message.Message):
         disks: _abc.Iterable[_types_pb2.Disk] | None = ...,
         budget: Global___Budget | None = ...,
         copy_disks: _builtins.bool = ...,
+        standby: Global___Standby | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "created_at", b"created_at", "ended_at", b"ended_at", "expected_end", b"expected_end", "failure", b"failure", "parts", b"parts", "predicted", b"predicted", "progress", b"progress", "receipt", b"receipt", "standby", b"standby"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "budget", b"budget", "cancel_requested", b"cancel_requested", "copy_disks", b"copy_disks", "created_at", b"created_at", "destination", b"destination", "disks", b"disks", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "on_behalf", b"on_behalf", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "subject", b"subject", "told", b"told", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "budget", b"budget", "cancel_requested", b"cancel_requested", "copy_disks", b"copy_disks", "created_at", b"created_at", "destination", b"destination", "disks", b"disks", "done", b"done", "ended_at", b"ended_at", "epoch_after", b"epoch_after", "epoch_before", b"epoch_before", "expected_end", b"expected_end", "failure", b"failure", "gated", b"gated", "held", b"held", "kind", b"kind", "move_kind", b"move_kind", "near", b"near", "on_behalf", b"on_behalf", "operation_id", b"operation_id", "parent", b"parent", "parts", b"parts", "phase", b"phase", "phases", b"phases", "predicted", b"predicted", "priority", b"priority", "progress", b"progress", "receipt", b"receipt", "requested_by", b"requested_by", "revision", b"revision", "source", b"source", "standby", b"standby", "subject", b"subject", "told", b"told", "vm_id", b"vm_id", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class Standby(_message.Message):
+    """What a standby needs to be kept and to be promoted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """where the destination takes its disks; also those of a VM that is off"""
+    definition: _builtins.bytes
+    """the VM's, in its hypervisor's words"""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        definition: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Standby: _TypeAlias = Standby  # noqa: Y015
 
 @_typing.final
 class Parts(_message.Message):
@@ -797,3 +851,24 @@ class SettleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettleResponse: _TypeAlias = SettleResponse  # noqa: Y015
+
+@_typing.final
+class PromoteRequest(_message.Message):
+    """Starts the standby of a VM. Its owner must be fenced, or attached and say that the VM is off there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteRequest: _TypeAlias = PromoteRequest  # noqa: Y015

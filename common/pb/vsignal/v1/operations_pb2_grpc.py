@@ -69,6 +69,11 @@ class OperationsStub:
                 request_serializer=vsignal_dot_v1_dot_operations__pb2.SettleRequest.SerializeToString,
                 response_deserializer=vsignal_dot_v1_dot_operations__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/vsignal.v1.Operations/Promote',
+                request_serializer=vsignal_dot_v1_dot_operations__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=vsignal_dot_v1_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -117,6 +122,13 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Promote(self, request, context):
+        """The standby, as it goes on: it ends when the VM runs there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -154,6 +166,11 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=vsignal_dot_v1_dot_operations__pb2.SettleRequest.FromString,
                     response_serializer=vsignal_dot_v1_dot_operations__pb2.SettleResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=vsignal_dot_v1_dot_operations__pb2.PromoteRequest.FromString,
+                    response_serializer=vsignal_dot_v1_dot_operations__pb2.Operation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -345,6 +362,33 @@ class Operations:
             '/vsignal.v1.Operations/Settle',
             vsignal_dot_v1_dot_operations__pb2.SettleRequest.SerializeToString,
             vsignal_dot_v1_dot_operations__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vsignal.v1.Operations/Promote',
+            vsignal_dot_v1_dot_operations__pb2.PromoteRequest.SerializeToString,
+            vsignal_dot_v1_dot_operations__pb2.Operation.FromString,
             options,
             channel_credentials,
             insecure,

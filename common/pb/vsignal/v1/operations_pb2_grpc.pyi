@@ -39,6 +39,8 @@ class OperationsStub:
     Cancel: _grpc.UnaryUnaryMultiCallable[_operations_pb2.CancelOperationRequest, _operations_pb2.Operation]
     Fence: _grpc.UnaryUnaryMultiCallable[_operations_pb2.FenceRequest, _operations_pb2.Operation]
     Settle: _grpc.UnaryUnaryMultiCallable[_operations_pb2.SettleRequest, _operations_pb2.SettleResponse]
+    Promote: _grpc.UnaryUnaryMultiCallable[_operations_pb2.PromoteRequest, _operations_pb2.Operation]
+    """The standby, as it goes on: it ends when the VM runs there."""
 
 @_typing.type_check_only
 class OperationsAsyncStub(OperationsStub):
@@ -51,6 +53,8 @@ class OperationsAsyncStub(OperationsStub):
     Cancel: _aio.UnaryUnaryMultiCallable[_operations_pb2.CancelOperationRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     Fence: _aio.UnaryUnaryMultiCallable[_operations_pb2.FenceRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     Settle: _aio.UnaryUnaryMultiCallable[_operations_pb2.SettleRequest, _operations_pb2.SettleResponse]  # type: ignore[assignment]
+    Promote: _aio.UnaryUnaryMultiCallable[_operations_pb2.PromoteRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """The standby, as it goes on: it ends when the VM runs there."""
 
 class OperationsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -102,5 +106,13 @@ class OperationsServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_pb2.SettleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.SettleResponse, _abc.Awaitable[_operations_pb2.SettleResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Promote(
+        self,
+        request: _operations_pb2.PromoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """The standby, as it goes on: it ends when the VM runs there."""
 
 def add_OperationsServicer_to_server(servicer: OperationsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -77,6 +77,8 @@ class _MoveStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveStep.Val
     """destination: open the ports, then run; COLD: it has it, and it stays off"""
     MOVE_STEP_CLEAN: _MoveStep.ValueType  # 4
     """source after the switch, destination after an abort: forget the VM"""
+    MOVE_STEP_MIRROR: _MoveStep.ValueType  # 6
+    """STANDBY: source: say when the copy is not kept in step any more; destination: keep it"""
     MOVE_STEP_ABORT: _MoveStep.ValueType  # 5
     """source: stop the copy; the VM is as before"""
 
@@ -91,6 +93,8 @@ MOVE_STEP_START: MoveStep.ValueType  # 3
 """destination: open the ports, then run; COLD: it has it, and it stays off"""
 MOVE_STEP_CLEAN: MoveStep.ValueType  # 4
 """source after the switch, destination after an abort: forget the VM"""
+MOVE_STEP_MIRROR: MoveStep.ValueType  # 6
+"""STANDBY: source: say when the copy is not kept in step any more; destination: keep it"""
 MOVE_STEP_ABORT: MoveStep.ValueType  # 5
 """source: stop the copy; the VM is as before"""
 Global___MoveStep: _TypeAlias = MoveStep  # noqa: Y015
@@ -113,6 +117,31 @@ PORT_STATE_CLOSED: PortState.ValueType  # 1
 PORT_STATE_OPEN: PortState.ValueType  # 2
 """open as soon as, and only while, the profile is in force"""
 Global___PortState: _TypeAlias = PortState  # noqa: Y015
+
+class _ListenStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ListenStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ListenStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LISTEN_STAGE_UNSPECIFIED: _ListenStage.ValueType  # 0
+    LISTEN_STAGE_BEGIN: _ListenStage.ValueType  # 1
+    """ask it for a sign of life, again and again"""
+    LISTEN_STAGE_LAST: _ListenStage.ValueType  # 2
+    """it runs at its destination: until it answers, then say what was heard"""
+    LISTEN_STAGE_STOP: _ListenStage.ValueType  # 3
+    """nobody wants to know any more"""
+
+class ListenStage(_ListenStage, metaclass=_ListenStageEnumTypeWrapper): ...
+
+LISTEN_STAGE_UNSPECIFIED: ListenStage.ValueType  # 0
+LISTEN_STAGE_BEGIN: ListenStage.ValueType  # 1
+"""ask it for a sign of life, again and again"""
+LISTEN_STAGE_LAST: ListenStage.ValueType  # 2
+"""it runs at its destination: until it answers, then say what was heard"""
+LISTEN_STAGE_STOP: ListenStage.ValueType  # 3
+"""nobody wants to know any more"""
+Global___ListenStage: _TypeAlias = ListenStage  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -278,6 +307,8 @@ class MoveOutcome(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     SLOWED_PERCENT_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     vm_id: _builtins.str
     epoch: _builtins.int
@@ -306,6 +337,10 @@ class MoveOutcome(_message.Message):
     """COPY"""
     suspended: _builtins.bool
     """COPY"""
+    port: _builtins.int
+    """PREPARE of a STANDBY, or of a VM that is off: where disks are taken"""
+    definition: _builtins.bytes
+    """COPY of a STANDBY: the VM's, in its hypervisor's words; at most 256 KiB"""
     @_builtins.property
     def failure(self) -> _operations_pb2.Failure: ...
     def __init__(
@@ -328,10 +363,12 @@ class MoveOutcome(_message.Message):
         disk_bytes: _builtins.int = ...,
         slowed_percent: _builtins.int = ...,
         suspended: _builtins.bool = ...,
+        port: _builtins.int = ...,
+        definition: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "gated", b"gated", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "slowed_percent", b"slowed_percent", "step", b"step", "suspended", b"suspended", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "bytes_per_second", b"bytes_per_second", "definition", b"definition", "dirty_bytes_per_second", b"dirty_bytes_per_second", "disk_bytes", b"disk_bytes", "downtime_ms", b"downtime_ms", "epoch", b"epoch", "failure", b"failure", "gated", b"gated", "iterations", b"iterations", "ok", b"ok", "operation_id", b"operation_id", "policy_hash", b"policy_hash", "port", b"port", "slowed_percent", b"slowed_percent", "step", b"step", "suspended", b"suspended", "truth", b"truth", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,6 +398,35 @@ class MoveProgress(_message.Message):
 Global___MoveProgress: _TypeAlias = MoveProgress  # noqa: Y015
 
 @_typing.final
+class Silence(_message.Message):
+    """For how long the guest of a Listen gave no answer. Said once, after its LAST."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    LONGEST_MS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    longest_ms: _builtins.float
+    """from the first question without an answer to the next answer"""
+    why: _builtins.str
+    """why that is not known; empty: it is"""
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        longest_ms: _builtins.float = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["longest_ms", b"longest_ms", "operation_id", b"operation_id", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Silence: _TypeAlias = Silence  # noqa: Y015
+
+@_typing.final
 class AgentMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -370,6 +436,7 @@ class AgentMessage(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESYNC_FIELD_NUMBER: _builtins.int
+    SILENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -382,6 +449,8 @@ class AgentMessage(_message.Message):
     def progress(self) -> Global___MoveProgress: ...
     @_builtins.property
     def resync(self) -> Global___Resync: ...
+    @_builtins.property
+    def silence(self) -> Global___Silence: ...
     def __init__(
         self,
         *,
@@ -391,12 +460,13 @@ class AgentMessage(_message.Message):
         outcome: Global___MoveOutcome | None = ...,
         progress: Global___MoveProgress | None = ...,
         resync: Global___Resync | None = ...,
+        silence: Global___Silence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report", "resync", b"resync"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report", "resync", b"resync", "silence", b"silence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report", "resync", b"resync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "hello", b"hello", "message", b"message", "outcome", b"outcome", "progress", b"progress", "report", b"report", "resync", b"resync", "silence", b"silence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "answer", "outcome", "progress", "resync"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "report", "answer", "outcome", "progress", "resync", "silence"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -450,6 +520,8 @@ class MoveOrder(_message.Message):
     GATED_FIELD_NUMBER: _builtins.int
     DISKS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     step: Global___MoveStep.ValueType
     peer_server: _builtins.str
@@ -461,6 +533,10 @@ class MoveOrder(_message.Message):
     """unspecified: LIVE"""
     gated: _builtins.bool
     """COPY: the destination lets the VM run only when told to START it"""
+    port: _builtins.int
+    """COPY of a STANDBY, or of a VM that is off: where disks are taken"""
+    definition: _builtins.bytes
+    """START of a STANDBY"""
     @_builtins.property
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Disk]:
         """PREPARE: make room for them. COPY: copy them, too. CLEAN: they live elsewhere now; remove those
@@ -484,10 +560,12 @@ class MoveOrder(_message.Message):
         gated: _builtins.bool = ...,
         disks: _abc.Iterable[_types_pb2.Disk] | None = ...,
         budget: _operations_pb2.Budget | None = ...,
+        port: _builtins.int = ...,
+        definition: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "disks", b"disks", "epoch", b"epoch", "gated", b"gated", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "definition", b"definition", "disks", b"disks", "epoch", b"epoch", "gated", b"gated", "kind", b"kind", "operation_id", b"operation_id", "peer_address", b"peer_address", "peer_migration_uri", b"peer_migration_uri", "peer_server", b"peer_server", "port", b"port", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -693,6 +771,40 @@ class Ask(_message.Message):
 Global___Ask: _TypeAlias = Ask  # noqa: Y015
 
 @_typing.final
+class Listen(_message.Message):
+    """A guest moves between two other hosts: how its move looks from a neighbour on its network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    VNI_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    IP_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    stage: Global___ListenStage.ValueType
+    vni: _builtins.int
+    mac: _builtins.str
+    ip: _builtins.str
+    """IPv4 or IPv6"""
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        stage: Global___ListenStage.ValueType = ...,
+        vni: _builtins.int = ...,
+        mac: _builtins.str = ...,
+        ip: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip", b"ip", "mac", b"mac", "operation_id", b"operation_id", "stage", b"stage", "vni", b"vni"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Listen: _TypeAlias = Listen  # noqa: Y015
+
+@_typing.final
 class Synced(_message.Message):
     """Everything up to `revision` has been sent. A NetworkChange alone is not followed by it."""
 
@@ -725,6 +837,7 @@ class CenterMessage(_message.Message):
     ASK_FIELD_NUMBER: _builtins.int
     SYNCED_FIELD_NUMBER: _builtins.int
     NETWORK_CHANGE_FIELD_NUMBER: _builtins.int
+    LISTEN_FIELD_NUMBER: _builtins.int
     vm_gone: _builtins.str
     """vm_id that this host has nothing to do with any more"""
     network_gone: _builtins.int
@@ -741,6 +854,8 @@ class CenterMessage(_message.Message):
     def synced(self) -> Global___Synced: ...
     @_builtins.property
     def network_change(self) -> Global___NetworkChange: ...
+    @_builtins.property
+    def listen(self) -> Global___Listen: ...
     def __init__(
         self,
         *,
@@ -752,12 +867,13 @@ class CenterMessage(_message.Message):
         ask: Global___Ask | None = ...,
         synced: Global___Synced | None = ...,
         network_change: Global___NetworkChange | None = ...,
+        listen: Global___Listen | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "message", b"message", "network", b"network", "network_change", b"network_change", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "listen", b"listen", "message", b"message", "network", b"network", "network_change", b"network_change", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "message", b"message", "network", b"network", "network_change", b"network_change", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "listen", b"listen", "message", b"message", "network", b"network", "network_change", b"network_change", "network_gone", b"network_gone", "synced", b"synced", "vm", b"vm", "vm_gone", b"vm_gone", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "vm", "vm_gone", "network", "network_gone", "ask", "synced", "network_change"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "vm", "vm_gone", "network", "network_gone", "ask", "synced", "network_change", "listen"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

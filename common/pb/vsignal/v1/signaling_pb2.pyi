@@ -714,7 +714,7 @@ class ReplicateRequest(_message.Message):
     near: _builtins.str
     """exactly 1: where the tenant is; a site, a vServer, or LATITUDE,LONGITUDE"""
     standby: _builtins.bool
-    """keep the copy in sync instead of switching to it"""
+    """keep a copy of its disks in step, for Operations.Promote, instead of switching"""
     plan_only: _builtins.bool
     @_builtins.property
     def budget(self) -> _operations_pb2.Budget: ...

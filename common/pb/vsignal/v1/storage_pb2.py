@@ -23,33 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from common.pb.vsignal.v1 import federation_pb2 as vsignal_dot_v1_dot_federation__pb2
 from common.pb.vsignal.v1 import session_pb2 as vsignal_dot_v1_dot_session__pb2
 from common.pb.vsignal.v1 import types_pb2 as vsignal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vsignal/v1/storage.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18vsignal/v1/session.proto\x1a\x16vsignal/v1/types.proto\"}\n\tTombstone\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04last\x18\x04 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\"k\n\x06LogRun\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12%\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x14.vsignal.v1.LogBatch\x12\r\n\x05token\x18\x04 \x01(\x0c\x12\r\n\x05parts\x18\x05 \x01(\r\",\n\x08LogBatch\x12 \n\x04puts\x18\x01 \x03(\x0b\x32\x12.vsignal.v1.LogPut\"3\n\x06LogPut\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"J\n\x0cLogBeginning\x12\x11\n\tcompacted\x18\x01 \x01(\x04\x12\x10\n\x08since_ms\x18\x02 \x01(\x03\x12\x15\n\retcd_revision\x18\x03 \x01(\x03\"r\n\x06Letter\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\r\n\x05vm_id\x18\x04 \x01(\t\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.vsignal.v1.HostedState\"\x8e\x01\n\nInvitation\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ninvited_by\x18\x05 \x01(\t\"\x82\x02\n\x07\x44ispute\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12.\n\ntouched_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05turns\x18\x04 \x03(\x0b\x32\x18.vsignal.v1.Dispute.Turn\x12-\n\tfrozen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aM\n\x04Turn\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vsignal/v1/storage.proto\x12\nvsignal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvsignal/v1/federation.proto\x1a\x18vsignal/v1/session.proto\x1a\x16vsignal/v1/types.proto\"}\n\tTombstone\x12\r\n\x05vm_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04last\x18\x04 \x01(\x0b\x32\x14.vsignal.v1.VmRecord\"k\n\x06LogRun\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12%\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\x14.vsignal.v1.LogBatch\x12\r\n\x05token\x18\x04 \x01(\x0c\x12\r\n\x05parts\x18\x05 \x01(\r\",\n\x08LogBatch\x12 \n\x04puts\x18\x01 \x03(\x0b\x32\x12.vsignal.v1.LogPut\"3\n\x06LogPut\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_value\"J\n\x0cLogBeginning\x12\x11\n\tcompacted\x18\x01 \x01(\x04\x12\x10\n\x08since_ms\x18\x02 \x01(\x03\x12\x15\n\retcd_revision\x18\x03 \x01(\x03\"\xae\x01\n\x06Letter\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x11\n\tserver_id\x18\x03 \x01(\t\x12\r\n\x05vm_id\x18\x04 \x01(\t\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.vsignal.v1.HostedState\x12(\n\x07outcome\x18\x06 \x01(\x0b\x32\x17.vsignal.v1.MoveOutcome\x12\x10\n\x08revision\x18\x07 \x01(\x04\"\x8e\x01\n\nInvitation\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\t\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ninvited_by\x18\x05 \x01(\t\"\x82\x02\n\x07\x44ispute\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12.\n\ntouched_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05turns\x18\x04 \x03(\x0b\x32\x18.vsignal.v1.Dispute.Turn\x12-\n\tfrozen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aM\n\x04Turn\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"_\n\x04Told\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\"\n\x05tells\x18\x02 \x01(\x0e\x32\x13.vsignal.v1.Telling\x12\x0f\n\x07tenants\x18\x03 \x03(\t\x12\x12\n\nby_command\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.pb.vsignal.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOMBSTONE']._serialized_start=123
-  _globals['_TOMBSTONE']._serialized_end=248
-  _globals['_LOGRUN']._serialized_start=250
-  _globals['_LOGRUN']._serialized_end=357
-  _globals['_LOGBATCH']._serialized_start=359
-  _globals['_LOGBATCH']._serialized_end=403
-  _globals['_LOGPUT']._serialized_start=405
-  _globals['_LOGPUT']._serialized_end=456
-  _globals['_LOGBEGINNING']._serialized_start=458
-  _globals['_LOGBEGINNING']._serialized_end=532
-  _globals['_LETTER']._serialized_start=534
-  _globals['_LETTER']._serialized_end=648
-  _globals['_INVITATION']._serialized_start=651
-  _globals['_INVITATION']._serialized_end=793
-  _globals['_DISPUTE']._serialized_start=796
-  _globals['_DISPUTE']._serialized_end=1054
-  _globals['_DISPUTE_TURN']._serialized_start=977
-  _globals['_DISPUTE_TURN']._serialized_end=1054
+  _globals['_TOMBSTONE']._serialized_start=152
+  _globals['_TOMBSTONE']._serialized_end=277
+  _globals['_LOGRUN']._serialized_start=279
+  _globals['_LOGRUN']._serialized_end=386
+  _globals['_LOGBATCH']._serialized_start=388
+  _globals['_LOGBATCH']._serialized_end=432
+  _globals['_LOGPUT']._serialized_start=434
+  _globals['_LOGPUT']._serialized_end=485
+  _globals['_LOGBEGINNING']._serialized_start=487
+  _globals['_LOGBEGINNING']._serialized_end=561
+  _globals['_LETTER']._serialized_start=564
+  _globals['_LETTER']._serialized_end=738
+  _globals['_INVITATION']._serialized_start=741
+  _globals['_INVITATION']._serialized_end=883
+  _globals['_DISPUTE']._serialized_start=886
+  _globals['_DISPUTE']._serialized_end=1144
+  _globals['_DISPUTE_TURN']._serialized_start=1067
+  _globals['_DISPUTE_TURN']._serialized_end=1144
+  _globals['_TOLD']._serialized_start=1146
+  _globals['_TOLD']._serialized_end=1241
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from common.pb.vsignal.v1 import federation_pb2 as _federation_pb2
 from common.pb.vsignal.v1 import session_pb2 as _session_pb2
 from common.pb.vsignal.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -171,7 +172,9 @@ Global___LogBeginning: _TypeAlias = LogBeginning  # noqa: Y015
 
 @_typing.final
 class Letter(_message.Message):
-    """From one vCenter replica to another: a question to an agent that is attached there, or its answer."""
+    """From one vCenter replica to another: a question to an agent that is attached there, or its answer;
+    or what an agent has said of another domain's move.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -180,6 +183,8 @@ class Letter(_message.Message):
     SERVER_ID_FIELD_NUMBER: _builtins.int
     VM_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ask_id: _builtins.str
     sender: _builtins.str
     """the replica"""
@@ -187,6 +192,10 @@ class Letter(_message.Message):
     vm_id: _builtins.str
     state: _session_pb2.HostedState.ValueType
     """unspecified: it is the question"""
+    revision: _builtins.int
+    """with `outcome`: the agent has answered an order of this one or an earlier one"""
+    @_builtins.property
+    def outcome(self) -> _session_pb2.MoveOutcome: ...
     def __init__(
         self,
         *,
@@ -195,10 +204,12 @@ class Letter(_message.Message):
         server_id: _builtins.str = ...,
         vm_id: _builtins.str = ...,
         state: _session_pb2.HostedState.ValueType = ...,
+        outcome: _session_pb2.MoveOutcome | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_id", b"ask_id", "sender", b"sender", "server_id", b"server_id", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_id", b"ask_id", "outcome", b"outcome", "revision", b"revision", "sender", b"sender", "server_id", b"server_id", "state", b"state", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,3 +309,34 @@ class Dispute(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dispute: _TypeAlias = Dispute  # noqa: Y015
+
+@_typing.final
+class Told(_message.Message):
+    """What a neighbour has been told last. `by_command`: this holds; else the configuration does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    TELLS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    BY_COMMAND_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    tells: _federation_pb2.Telling.ValueType
+    by_command: _builtins.bool
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+        tells: _federation_pb2.Telling.ValueType = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
+        by_command: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_command", b"by_command", "domain", b"domain", "tells", b"tells", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Told: _TypeAlias = Told  # noqa: Y015

@@ -745,6 +745,8 @@ class Server(_message.Message):
     CORDONED_FIELD_NUMBER: _builtins.int
     ATTACHED_TO_FIELD_NUMBER: _builtins.int
     FENCED_AT_FIELD_NUMBER: _builtins.int
+    KEEPS_STANDBYS_FIELD_NUMBER: _builtins.int
+    CARRIES_DISKS_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """exactly 1"""
     name: _builtins.str
@@ -771,6 +773,10 @@ class Server(_message.Message):
     """output only; no VM is placed here until it is uncordoned"""
     attached_to: _builtins.str
     """output only; the vCenter replica, where there are several"""
+    keeps_standbys: _builtins.bool
+    """its VMs' disks can be mirrored, and it can take others'"""
+    carries_disks: _builtins.bool
+    """the same of the disks of VMs that are off: sent, and taken"""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -814,10 +820,12 @@ class Server(_message.Message):
         cordoned: _builtins.bool = ...,
         attached_to: _builtins.str = ...,
         fenced_at: _timestamp_pb2.Timestamp | None = ...,
+        keeps_standbys: _builtins.bool = ...,
+        carries_disks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "committed", b"committed", "coordinates", b"coordinates", "fenced_at", b"fenced_at", "last_seen", b"last_seen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_to", b"attached_to", "capabilities", b"capabilities", "capacity", b"capacity", "committed", b"committed", "coordinates", b"coordinates", "cordoned", b"cordoned", "cpu_model", b"cpu_model", "fenced_at", b"fenced_at", "hypervisor", b"hypervisor", "last_seen", b"last_seen", "liveness", b"liveness", "mac_address", b"mac_address", "management_address", b"management_address", "migration_uri", b"migration_uri", "name", b"name", "revision", b"revision", "server_id", b"server_id", "site", b"site", "vms", b"vms", "vtep_address", b"vtep_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_to", b"attached_to", "capabilities", b"capabilities", "capacity", b"capacity", "carries_disks", b"carries_disks", "committed", b"committed", "coordinates", b"coordinates", "cordoned", b"cordoned", "cpu_model", b"cpu_model", "fenced_at", b"fenced_at", "hypervisor", b"hypervisor", "keeps_standbys", b"keeps_standbys", "last_seen", b"last_seen", "liveness", b"liveness", "mac_address", b"mac_address", "management_address", b"management_address", "migration_uri", b"migration_uri", "name", b"name", "revision", b"revision", "server_id", b"server_id", "site", b"site", "vms", b"vms", "vtep_address", b"vtep_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -989,3 +997,74 @@ class Alert(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class Twin(_message.Message):
+    """An identity that two domains hold. While it is frozen, no orders about a VM that has it are taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Side(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DOMAIN_FIELD_NUMBER: _builtins.int
+        VM_ID_FIELD_NUMBER: _builtins.int
+        SERVER_ID_FIELD_NUMBER: _builtins.int
+        EPOCH_FIELD_NUMBER: _builtins.int
+        domain: _builtins.str
+        vm_id: _builtins.str
+        server_id: _builtins.str
+        """as that domain calls it"""
+        epoch: _builtins.int
+        def __init__(
+            self,
+            *,
+            domain: _builtins.str = ...,
+            vm_id: _builtins.str = ...,
+            server_id: _builtins.str = ...,
+            epoch: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "epoch", b"epoch", "server_id", b"server_id", "vm_id", b"vm_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    SIDES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    TOLD_BY_FIELD_NUMBER: _builtins.int
+    THAWED_AT_FIELD_NUMBER: _builtins.int
+    identity: _builtins.str
+    """a vm_id, VNI/MAC, or VNI/IP"""
+    told_by: _builtins.str
+    """the parent that says so; empty: it was seen here"""
+    @_builtins.property
+    def sides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Twin.Side]:
+        """of two domains or more"""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """when it was seen"""
+
+    @_builtins.property
+    def thawed_at(self) -> _timestamp_pb2.Timestamp:
+        """0..1; an operator has said that orders are taken again"""
+
+    def __init__(
+        self,
+        *,
+        identity: _builtins.str = ...,
+        sides: _abc.Iterable[Global___Twin.Side] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        told_by: _builtins.str = ...,
+        thawed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "thawed_at", b"thawed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "sides", b"sides", "since", b"since", "thawed_at", b"thawed_at", "told_by", b"told_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Twin: _TypeAlias = Twin  # noqa: Y015

@@ -14,14 +14,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from common import log
 from common.clock import Clock
-from vserver.hypervisor.libvirt.gate.notes import Notes, Role
+from vserver.hypervisor.libvirt.notes import Role
 from vserver.hypervisor.libvirt.waiting import first
 
 PATIENCE = 10.0  # seconds, in which libvirt answers nothing else about the guest
 _log = log.get(__name__)
+
+
+class Notes(Protocol):
+    """What outlives the agent, but not its host's boot: each guest's part in a move, by vm_id."""
+
+    async def read(self) -> dict[str, Role]: ...
+
+    async def write(self, vm_id: str, role: Role) -> None: ...
+
+    async def remove(self, vm_id: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -42,12 +53,12 @@ class Gate:
 
     async def load(self) -> None:
         """What an agent before us has noted: shut, until somebody has looked."""
-        known = await asyncio.to_thread(self._notes.read)
+        known = await self._notes.read()
         self._posts = {vm_id: _Post(role, shut=True) for vm_id, role in known.items()}
 
     async def arm(self, vm_id: str) -> None:
         """Its copy begins here. It passes, for it runs."""
-        await asyncio.to_thread(self._notes.write, vm_id, Role.SOURCE)
+        await self._notes.write(vm_id, Role.SOURCE)
         self._posts[vm_id] = _Post(Role.SOURCE, shut=False)
 
     async def expect(self, vm_id: str) -> None:
@@ -55,7 +66,7 @@ class Gate:
         before = self._posts.get(vm_id)
         if before is not None and before.role is Role.DESTINATION and before.shut:
             return
-        await asyncio.to_thread(self._notes.write, vm_id, Role.DESTINATION)
+        await self._notes.write(vm_id, Role.DESTINATION)
         self._posts[vm_id] = _Post(Role.DESTINATION, shut=True)
 
     def shut(self, vm_id: str) -> bool:
@@ -79,6 +90,10 @@ class Gate:
     def sources(self) -> list[str]:
         return [vm_id for vm_id in self._posts if self.holds(vm_id)]
 
+    def kept(self) -> list[str]:
+        """On either side."""
+        return [vm_id for vm_id, post in self._posts.items() if post.shut]
+
     def let_run(self, vm_id: str) -> None:
         """From now on it passes."""
         if post := self._posts.get(vm_id):
@@ -94,7 +109,7 @@ class Gate:
         """No move concerns it any more."""
         if post := self._posts.pop(vm_id, None):
             post.decided.set()
-            await asyncio.to_thread(self._notes.remove, vm_id)
+            await self._notes.remove(vm_id)
 
     async def asked(self, vm_id: str) -> str:
         """libvirt's question. "": go on."""

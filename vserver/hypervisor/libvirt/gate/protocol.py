@@ -78,6 +78,21 @@ def _owner(arguments: bytes) -> tuple[str, int]:
     return str(uuid), pid
 
 
+def register(vm_id: UUID, name: str) -> bytes:
+    """The plugin's question, whether this VM may run, on behalf of no process."""
+    raw = name.encode()
+    owner = vm_id.bytes + struct.pack(">I", len(raw)) + raw + bytes(-len(raw) % 4)
+    head = _HEADER.pack(PROGRAM, VERSION, Procedure.REGISTER, _CALL, 1, _OK)
+    payload = owner + struct.pack(">III", 0, 0, 0)  # id, pid, flags
+    return _LENGTH.pack(_LENGTH.size + len(head) + len(payload)) + head + payload
+
+
+def is_granted(body: bytes) -> bool:
+    """Of a reply, after its length."""
+    program, version, _, kind, _, status = _HEADER.unpack_from(body)
+    return (program, version, kind, status) == (PROGRAM, VERSION, _REPLY, _OK)
+
+
 def granted(call: Call) -> bytes:
     return _frame(call, _OK, b"")
 

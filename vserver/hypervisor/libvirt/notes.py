@@ -1,10 +1,12 @@
-"""What the gate must still know after the agent was restarted: a small file for each VM.
+"""What the gate, and who stops copies, must still know after the agent was restarted: a small file
+for each VM, with the side of its move that this host is on.
 
 A note is of this boot only: no guest outlives its host.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +20,22 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """Blocking, for worker threads."""
+class NoteFiles:
+    """`gate.Notes` in a directory."""
 
     directory: Path
 
-    def read(self) -> dict[str, Role]:
-        """vm_id → its part in a move. What is left of another boot is removed."""
+    async def read(self) -> dict[str, Role]:
+        return await asyncio.to_thread(self._read)
+
+    async def write(self, vm_id: str, role: Role) -> None:
+        await asyncio.to_thread(self._write, vm_id, role)
+
+    async def remove(self, vm_id: str) -> None:
+        await asyncio.to_thread((self.directory / vm_id).unlink, missing_ok=True)
+
+    def _read(self) -> dict[str, Role]:
+        """What is left of another boot is removed."""
         if not self.directory.is_dir():
             return {}
         boot, found = _boot(), {}
@@ -36,15 +47,12 @@ class Notes:
                 file.unlink(missing_ok=True)
         return found
 
-    def write(self, vm_id: str, role: Role) -> None:
+    def _write(self, vm_id: str, role: Role) -> None:
         """By renaming: a note is whole, or not there."""
         self.directory.mkdir(parents=True, exist_ok=True)
         fresh = self.directory / f".{vm_id}"
         fresh.write_text(f"{_boot()} {role}")
         fresh.replace(self.directory / vm_id)
-
-    def remove(self, vm_id: str) -> None:
-        (self.directory / vm_id).unlink(missing_ok=True)
 
 
 def _boot() -> str:
