@@ -28,6 +28,7 @@ from deploy.faults.leftovers import found, more, open_files
 from deploy.lab import Guest, Host
 from deploy.lab.capture import Capture
 from deploy.lab.knocker import Knocker
+from vserver.core.announce import GONE_AFTER
 
 FORGED = "10.1.0.66"
 OPEN, CLOSED = 80, 22  # of the profile
@@ -97,15 +98,20 @@ def _at(stage: RealStage, control: Control) -> Guest:
 
 
 def _settled(hosts: list[Host]) -> list[tuple[Counter[str], int]]:
-    """Once nothing has changed for a while."""
-    now = [(found(host), open_files(host)) for host in hosts]
-    for _ in range(20):
-        last = now
+    """Once nothing has changed for longer than an agent waits before it takes a VM for gone, and
+    its network with it."""
+    now, quiet_since = _seen(hosts), time.monotonic()
+    until_then = quiet_since + _WITHIN
+    while time.monotonic() < min(until_then, quiet_since + 2 * GONE_AFTER):
         time.sleep(1.0)
-        now = [(found(host), open_files(host)) for host in hosts]
-        if [things for things, _ in now] == [things for things, _ in last]:
-            break
+        last, now = now, _seen(hosts)
+        if [things for things, _ in now] != [things for things, _ in last]:
+            quiet_since = time.monotonic()
     return now
+
+
+def _seen(hosts: list[Host]) -> list[tuple[Counter[str], int]]:
+    return [(found(host), open_files(host)) for host in hosts]
 
 
 def _left(hosts: list[Host], before: list[tuple[Counter[str], int]], moves: int) -> Iterator[str]:
