@@ -135,9 +135,11 @@ def plain_key(wire: pb.VmKey) -> VmKey:
     """Raises ValueError if anything is wrong with it; `from_key`, which is slower, says what."""
     kind = wire.WhichOneof("key")
     if kind == "ip":
-        return VmKey(claim=Claim(parse_vni(wire.ip.vni), parse_ip(wire.ip.ip)))
+        ip = wire.ip
+        return VmKey(claim=Claim(parse_vni(ip.vni), parse_ip(ip.ip)))
     if kind == "mac":
-        return VmKey(claim=Claim(parse_vni(wire.mac.vni), parse_mac(wire.mac.mac)))
+        mac = wire.mac
+        return VmKey(claim=Claim(parse_vni(mac.vni), parse_mac(mac.mac)))
     return VmKey(vm_id=parse_vm_id(wire.vm_id))
 
 

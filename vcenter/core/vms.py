@@ -63,8 +63,12 @@ class Vms:
         return packed.revision_of(row) if row is not None else 0
 
     def holder(self, claim: Claim) -> str | None:
-        held = self._claims.get(claim.vni)
-        return held.get(packed.address_number(claim.address)) if held is not None else None
+        return self.holder_at(claim.vni, packed.address_number(claim.address))
+
+    def holder_at(self, vni: int, number: int) -> str | None:
+        """Who holds the address of this number (`packed.address_number`)."""
+        held = self._claims.get(vni)
+        return held.get(number) if held is not None else None
 
     def touches(self, vm_id: str, addresses: Iterable[tuple[int, int]]) -> bool:
         """Whether it has the VM, or one that holds one of the addresses: (VNI, address number)."""

@@ -85,9 +85,9 @@ class Relay:
     def is_ours(self, caller: Caller, said: Mapping[str, str | bytes]) -> bool:
         """Certainly, whatever the request names. Hosts and vCenters mean us by what they ask of us;
         and who has no neighbours is asked for other domains by name only."""
-        if caller.role in (Role.VSERVER, Role.VCENTER, Role.DOMAIN):
+        if not self._homes.others and rpc.DOMAIN_KEY not in said:
             return True
-        return not self._homes.others and rpc.DOMAIN_KEY not in said
+        return caller.role in (Role.VSERVER, Role.VCENTER, Role.DOMAIN)
 
     async def passage(
         self,

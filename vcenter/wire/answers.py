@@ -82,6 +82,7 @@ class Answers:
         self._heads = Pieces(_head)
         self._kinds = Pieces(self._kind)
         self._places = Pieces(self._place)
+        self._revision = (-1, b"")
         self.stale(None)
         feed.listen(self._committed, Group, Server)
 
@@ -117,9 +118,10 @@ class Answers:
         parts.append(self.revision())
         return b"".join(parts)
 
-    def one(self, vm_id: str, besides: bytes = b"") -> bytes:
+    def one(self, vm_id: str, besides: bytes = b"", after: bytes = b"") -> bytes:
         """A LookupResponse with one result and no revision, so that several after one another are a
-        response with all of them. `besides`: more fields of the result, encoded.
+        response with all of them. `besides`: more fields of the result, encoded; `after`: more of
+        the response.
 
         Raises KeyError for a vm_id that is not there.
         """
@@ -128,11 +130,16 @@ class Answers:
         place = self._places[row[WHERE]]
         name = row[name_at:]
         head = self._heads[len(name) + len(said) + len(place) + len(besides)]
-        return b"".join((head, vm_id.encode(), name, said, place, besides))
+        return b"".join((head, vm_id.encode(), name, said, place, besides, after))
 
     def revision(self) -> bytes:
         """A LookupResponse that has nothing but the table's revision."""
-        return b"\x10" + _varint(self._table.revision)
+        number, encoded = self._revision
+        if number != self._table.revision:
+            number = self._table.revision
+            encoded = b"\x10" + _varint(number)
+            self._revision = number, encoded
+        return encoded
 
     def _kind(self, part: bytes) -> tuple[bytes, int]:
         """What is said of a kind, and where in a row of it the name starts."""

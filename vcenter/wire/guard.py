@@ -24,7 +24,7 @@ from vcenter.audit import Audit, Origin, origin
 from vcenter.federation.relay import Passage, Relay
 from vcenter.wire.caller import Callers, Context, Cut, Metadata, metadata_of
 from vcenter.wire.limits import Account, CallLimits
-from vcenter.wire.rules import CHANGING, authorize
+from vcenter.wire.rules import CHANGING, Rule, RulesOf
 from vcenter.wire.shown import Shown
 from vcenter.wire.sight import told
 
@@ -51,22 +51,20 @@ class Service(Protocol):
     relay: Relay
 
 
-def _admit(servicer: Service, name: str, context: Context, said: Metadata) -> Caller:
+def _admit(servicer: Service, rule: Rule, context: Context, said: Metadata) -> Caller:
     """Who calls; from here on `origin` says it, too, for what changes something."""
     caller = servicer.callers.of(context, said)
-    method = f"{servicer.service}/{name}"
-    if method in CHANGING:
+    if rule.changes:
         origin.set(Origin(str(caller), context.peer()))
-    authorize(method, caller)
-    return servicer.shown.to(caller, method)
+    rule.authorize(caller)
+    return servicer.shown.to(caller, rule.method)
 
 
 async def _passage(
     servicer: Service, name: str, request: Any, caller: Caller, context: Context, said: Metadata
 ) -> Passage | None:
-    """The way to the domain that the call is for; None: it is ours."""
-    if servicer.relay.is_ours(caller, said):
-        return None
+    """The way to the domain that the call is for; None: it is ours. To be asked where that is not
+    certain (`is_ours`)."""
     method, left = f"{servicer.service}/{name}", context.time_remaining()
     return await servicer.relay.passage(method, request, caller, said, left)
 
@@ -111,6 +109,9 @@ def _well_formed(request: Any) -> Any:
 def _on_account(request: Any, account: Account) -> Any:
     """The request, or the stream of them, at its sender's expense. Raises as `_well_formed` does,
     or the stream does."""
+    if isinstance(request, bytes):
+        account.charge(len(request))
+        return request
     if isinstance(request, AsyncIterator):
         return _each_on_account(request, account)
     account.charge(_size(_well_formed(request)))
@@ -131,19 +132,22 @@ def unary(handler: Callable[[Any, Any, Caller], Awaitable[T]]) -> Callable[..., 
     """`handler(self, request, caller)`, or `(self, request_iterator, caller)`; or the vCenter of
     another domain, where the call is for that."""
 
+    rules = RulesOf(handler.__name__)
+
     @functools.wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> T:
         caller: Caller | None = None
         account: Account | None = None
         try:
             said = metadata_of(context)
-            caller = _admit(self, handler.__name__, context, said)
+            caller = _admit(self, rules[self.service], context, said)
             account = self.limits.enter(caller)
             request = _on_account(request, account)
-            passage = await _passage(self, handler.__name__, request, caller, context, said)
-            if passage is not None:
-                answer: T = await passage.ask(request)
-                return answer
+            if not self.relay.is_ours(caller, said):
+                passage = await _passage(self, handler.__name__, request, caller, context, said)
+                if passage is not None:
+                    answer: T = await passage.ask(request)
+                    return answer
             return await handler(self, request, caller)
         except Exception as error:  # noqa: BLE001 - the boundary: all of them become a status
             status = _refused(self, request, context, handler.__name__, error, caller)
@@ -179,6 +183,8 @@ def streaming(
     """The same for a stream of replies; the handler's generator is closed with the call, and the
     call is ended when its caller may no longer have it."""
 
+    rules = RulesOf(handler.__name__)
+
     @functools.wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> AsyncIterator[T]:
         caller: Caller | None = None
@@ -187,11 +193,13 @@ def streaming(
         account: Account | None = None
         try:
             said = metadata_of(context)
-            caller = _admit(self, handler.__name__, context, said)
+            caller = _admit(self, rules[self.service], context, said)
             account = self.limits.enter(caller)
             with self.callers.stream(context) as cut:
                 request = _on_account(request, account)
-                passage = await _passage(self, handler.__name__, request, caller, context, said)
+                passage = None
+                if not self.relay.is_ours(caller, said):
+                    passage = await _passage(self, handler.__name__, request, caller, context, said)
                 if passage is not None:
                     replies = passage.follow(request)
                 else:

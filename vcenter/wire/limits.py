@@ -48,7 +48,10 @@ class Account:
         if self.running >= self._allowed.at_a_time:
             text = f"{self._caller} has {self.running} calls and streams under way"
             raise Refusal(Reason.OVERLOADED, text, retry_after=1.0)
-        self._spend(1.0, enough=1.0)
+        if self._left >= 1.0:
+            self._left -= 1.0
+        else:
+            self._spend(1.0, enough=1.0)
         self.running += 1
 
     def leave(self) -> None:
@@ -76,7 +79,8 @@ class Account:
 
     def _refill(self) -> None:
         now, rate = self._clock.monotonic(), self._allowed.rate
-        self._left = min(rate, self._left + (now - self._at) * rate)
+        left = self._left + (now - self._at) * rate
+        self._left = rate if left > rate else left
         self._at = now
 
 

@@ -23,23 +23,27 @@ from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2
 from vcenter.core import indexes
 from vcenter.core.table import Table
+from vcenter.wire import glance
 from vcenter.wire.answers import Answers
 from vcenter.wire.context import Parts, Servicer
 from vcenter.wire.guard import streaming, unary
 from vcenter.wire.methods import Methods
 from vcenter.wire.sight import find_id
 
-MAX_KEYS = 10_000
-_VM_ID_KEY = "\n\x26\n\x24"  # LookupRequest.keys, 38 bytes: VmKey.vm_id, 36 bytes
+MAX_KEYS = glance.MAX_KEYS
 
 
 def answer(table: Table, answers: Answers, raw: bytes, caller: Caller) -> bytes:
     """An encoded `LookupResponse` to the request as it came. What the caller may not see is not
     found. Raises `Refusal`."""
     if not caller.confined:
-        with suppress(KeyError):
-            if vm_ids := _vm_ids(raw):
+        try:
+            if vm_id := glance.vm_id(raw) or _holder(table, raw):
+                return answers.one(vm_id, after=answers.revision())
+            if vm_ids := glance.vm_ids(raw):
                 return answers.encode(vm_ids)
+        except KeyError:
+            pass  # there is none of that vm_id
     return _answer(table, answers, _keys(_parsed(raw)), caller)
 
 
@@ -47,12 +51,9 @@ def _answer(table: Table, answers: Answers, keys: Sequence[VmKey], caller: Calle
     return answers.encode([find_id(table, caller, key) for key in keys])
 
 
-def _vm_ids(raw: bytes) -> Sequence[str]:
-    """The keys, where all of them are vm_ids of VMs that are there: the request is then their texts
-    with one fixed text before each, and is read without being parsed. Whatever else it may be,
-    some piece of it is then no vm_id that is known."""
-    nothing, *vm_ids = raw.decode("latin-1").split(_VM_ID_KEY)
-    return vm_ids if not nothing and len(vm_ids) <= MAX_KEYS else ()
+def _holder(table: Table, raw: bytes) -> str | None:
+    at = glance.address(raw)
+    return table.vms.holder_at(*at) if at is not None else None
 
 
 def _parsed(raw: bytes) -> pb.LookupRequest:
@@ -102,7 +103,10 @@ class Lookup(Servicer):
 
     @unary
     async def Lookup(self, request: bytes, caller: Caller) -> bytes:
-        return await answer_everywhere(self.parts, request, caller)
+        parts = self.parts
+        if not parts.federation.neighbours:
+            return answer(parts.ledger.table, parts.answers, request, caller)
+        return await answer_everywhere(parts, request, caller)
 
 
 class LookupStream(Servicer):
@@ -129,7 +133,7 @@ async def answer_everywhere(parts: Parts, raw: bytes, caller: Caller) -> bytes:
     table, answers = parts.ledger.table, parts.answers
     if not parts.federation.neighbours:
         return answer(table, answers, raw, caller)
-    if vm_ids := _vm_ids(raw):
+    if vm_ids := glance.vm_ids(raw):
         if not caller.confined and not table.count(indexes.ABROAD):
             with suppress(KeyError):
                 return answers.encode(vm_ids)

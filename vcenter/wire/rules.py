@@ -7,6 +7,8 @@ least of the three roles that may. Whoever may change something is in the audit 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from common.errors import Reason, Refusal
 from common.model.caller import OPERATORS, Caller, Role
 
@@ -99,6 +101,34 @@ def authorize(method: str, caller: Caller) -> None:
     allowed = BETWEEN if caller.via and method in BETWEEN else RULES
     if caller.role not in allowed.get(method, _NOBODY):
         raise Refusal(Reason.FORBIDDEN, f"{caller} ({caller.role}) may not call {method}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One method's line of the table."""
+
+    method: str  # `Service/Method`
+    changes: bool
+    allowed: frozenset[Role]
+
+    def authorize(self, caller: Caller) -> None:
+        """As the function does."""
+        if caller.via or caller.role not in self.allowed:
+            authorize(self.method, caller)
+
+
+class RulesOf(dict[str, Rule]):
+    """The rules of a method's name, by service; each is looked up once."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def __missing__(self, service: str) -> Rule:
+        method = f"{service}/{self._name}"
+        rule = Rule(method, method in CHANGING, RULES.get(method, _NOBODY))
+        self[service] = rule
+        return rule
 
 
 def own_server(caller: Caller, said: str) -> str:

@@ -80,6 +80,8 @@ def find_id(table: Table, caller: Caller, key: VmKey) -> str | None:
     vm_id: str | None = key.vm_id
     if key.claim is not None:
         vm_id = table.holder(key.claim) if _sees_vni(table, caller, key.claim.vni) else None
+    if not caller.confined:  # sees whatever there is
+        return vm_id if vm_id in table.vms.rows else None
     row = table.vms.rows.get(vm_id or "", _NO_ROW)
     kind = table.vms.kinds.get(PLACE.unpack_from(row)[0], _NO_KIND)
     seen = sees_kind(caller, kind)  # asked of nothing as of another's: it takes as long
