@@ -149,7 +149,11 @@ class VCenter:
             tellings=self._tellings,
             shown=Shown(self._tellings),
             callers=Callers(
-                config.domain, self.ledger, clock, Vouched(config.domain, config.domains)
+                config.domain,
+                self.ledger,
+                clock,
+                Vouched(config.domain, config.domains),
+                tls=config.tls is not None,
             ),
             bookmark_seconds=config.bookmark_seconds,
             new_id=new_id,
@@ -278,6 +282,8 @@ async def serve(config: Config, daemon: Daemon) -> None:
 
 
 def _calm_the_collector() -> None:
-    """Rarer collections: what a call leaves behind is freed by its reference count, and what was
-    loaded at the start stays (it is frozen then, so that no collection walks through it)."""
-    gc.set_threshold(50_000, 20, 50)
+    """Rarer collections: most of what a call leaves behind is freed by its reference count, and
+    what was loaded at the start stays (it is frozen then, so that no collection walks through it).
+    The youngest not too rarely: grpc.aio leaves six objects of each call in a circle, and memory
+    that comes back while the processor still has it is worth more than a collection costs."""
+    gc.set_threshold(5_000, 200, 50)

@@ -131,6 +131,66 @@ async def test_nobody_but_a_vcenter_of_the_domain_is_believed_to_be_one(tmp_path
         await server.stop(0)
 
 
+async def test_each_way_in_identifies_as_it_was_configured_to(tmp_path: Path) -> None:
+    """With TLS and in plain text at once: metadata is believed at the second alone."""
+    config = Config(
+        listen=("127.0.0.1:0",),
+        listen_plaintext=("127.0.0.1:0",),
+        tls=files(tmp_path, CA.bundle("vcenter/one")),
+        store="memory",
+        drain_seconds=0.0,
+    )
+    eve = rpc.identity("operator/eve")
+    async with VCenter(config, MemoryStore(), SystemClock()).running() as center:
+        by_tls, in_plain_text = (f"127.0.0.1:{port}" for port in center.ports)
+        for _ in range(2):  # in turns: nothing of one stays for the other
+            async with rpc.channel(in_plain_text) as channel:
+                stub = directory_pb2_grpc.DirectoryStub(channel)
+                request = directory_pb2.ListServersRequest()
+                await stub.ListServers(request, metadata=eve, timeout=5)
+                unnamed = stub.ListServers(request, timeout=5)
+                assert (await refusal_of(unnamed)).reason is Reason.UNIDENTIFIED
+            call = servers(by_tls, CA.bundle("vserver/h1"), metadata=eve)
+            assert (await refusal_of(call)).reason is Reason.FORBIDDEN
+            assert await servers(by_tls, CA.bundle("operator/alice/view")) == []
+
+
+async def test_in_plain_text_alone_the_caller_says_who_it_is(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/center.sock"
+    config = Config(listen_plaintext=(address,), store="memory", drain_seconds=0.0)
+    async with (
+        VCenter(config, MemoryStore(), SystemClock()).running(),
+        rpc.channel(address) as channel,
+    ):
+        stub = directory_pb2_grpc.DirectoryStub(channel)
+        request = directory_pb2.ListServersRequest()
+        await stub.ListServers(request, metadata=rpc.identity("operator/eve"), timeout=5)
+        host = stub.ListServers(request, metadata=rpc.identity("vserver/h1"), timeout=5)
+        assert (await refusal_of(host)).reason is Reason.FORBIDDEN
+        unnamed = stub.ListServers(request, timeout=5)
+        assert (await refusal_of(unnamed)).reason is Reason.UNIDENTIFIED
+
+
+async def test_calls_at_the_same_time_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
+    """Many callers on one connection: each is refused by its own name."""
+    address = f"unix:{tmp_path}/center.sock"
+    config = Config(listen_plaintext=(address,), store="memory", drain_seconds=0.0)
+    async with (
+        VCenter(config, MemoryStore(), SystemClock()).running(),
+        rpc.channel(address) as channel,
+    ):
+        stub = directory_pb2_grpc.DirectoryStub(channel)
+        request = directory_pb2.ListServersRequest()
+
+        async def heard(who: str) -> str:
+            call = stub.ListServers(request, metadata=rpc.identity(who), timeout=20)
+            return (await refusal_of(call)).message
+
+        callers = [f"vserver/h{n}" for n in range(300)]
+        answers = await asyncio.gather(*map(heard, callers))
+        assert [text.split()[0] for text in answers] == callers
+
+
 async def test_plain_text_gets_nowhere(address: str) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = directory_pb2_grpc.DirectoryStub(channel)

@@ -59,10 +59,17 @@ class Cut:
 
 
 class Callers:
-    """What a connection's certificate said is kept, so that each call costs a look-up only."""
+    """What a connection's certificate said is kept, so that each call costs a look-up only.
 
-    def __init__(self, domain: str, ledger: Ledger, clock: Clock, vouched: Vouched) -> None:
+    `tls`: whether any listener speaks it. Where one does, every call's connection is asked for its
+    certificate: nothing else that a call shows says by which listener it came.
+    """
+
+    def __init__(
+        self, domain: str, ledger: Ledger, clock: Clock, vouched: Vouched, tls: bool
+    ) -> None:
         self._domain = domain
+        self._tls = tls
         self._vouched = vouched
         self._table = ledger.table
         self._clock = clock
@@ -72,7 +79,7 @@ class Callers:
     def of(self, context: Context, said: Metadata) -> Caller:
         """Raises `Refusal(UNIDENTIFIED)`, or REVOKED. What the body says of the caller is never
         asked (I9). A neighbour may call on behalf of another caller (`vouched`)."""
-        known = self._connected(context, said)
+        known = self._connected(context, said) if self._tls else _in_plain_text(context, said)
         if known.role is not Role.DOMAIN:
             return known
         return self._vouched.caller(known, said)
