@@ -1,6 +1,7 @@
 """What every store must do: memory, SQLite and a real etcd pass the same suite."""
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from uuid import uuid4
@@ -215,6 +216,22 @@ async def test_a_snapshot_has_every_key_once_however_it_is_cut(store: Store) -> 
     keys += [f"vm/7{number:04}" for number in range(2_500)]
     await store.append([Batch([Put(key, b"1") for key in keys], {})], 1)
     assert [record.key for record in await content(store)] == sorted(keys)
+
+
+@pytest.mark.parametrize("many", [0, 1, 8191, 8192, 8193, 20_000])
+async def test_pieces_are_the_snapshot_wherever_they_are_read(store: Store, many: int) -> None:
+    for start in range(0, many, 4096):
+        puts = [Put(f"k{i:05}", b"%d" % i) for i in range(start, min(start + 4096, many))]
+        await store.append([Batch(puts, {})], 1)
+    gone = [Put(f"k{i:05}", None) for i in range(0, many, 3)]  # where they were, nothing is
+    await store.append([Batch(gone, {})], 2)
+    found = []
+    async for piece in store.pieces():
+        records = pickle.loads(pickle.dumps(piece.read))()
+        assert len(records) <= piece.most
+        found += [Record(*record) for record in records]
+    assert sorted(found) == await content(store)
+    assert len(found) == many - len(gone)
 
 
 async def test_an_abandoned_snapshot_harms_nobody(store: Store) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Sequence
 from itertools import chain, count
-from operator import add, itemgetter
+from operator import add
 
 from common.model.identity import Claim
 from common.model.vm import Location, VmRecord, VmState
@@ -180,12 +179,13 @@ class Vms:
         self._file(vm_id, kind, claims, self.servers[server])
         return row
 
-    def fill(self, number: int, server: int, vm_ids: Sequence[str], rows: Sequence[bytes]) -> None:
-        """VMs that are not there, of one kind and on one vServer, as the rows that they will be."""
+    def fill(
+        self, number: int, server: int, state: int, vm_ids: Sequence[str], rows: Sequence[bytes]
+    ) -> None:
+        """VMs that are not there, of one kind, on one vServer and in one state (its number), as the
+        rows that they will be."""
         kind, server_id = self.kinds[number], self.servers[server]
-        states = self._of_kind[number]
-        for state, many in Counter(map(itemgetter(packed.STATE_AT), rows)).items():
-            states[state] += many
+        self._of_kind[number][state] += len(rows)
         self.rows.update(zip(vm_ids, rows, strict=True))
         read, skip = int.from_bytes, packed.HEAD.size
         for vni, at, end, mark in kind.claims:

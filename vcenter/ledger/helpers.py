@@ -1,10 +1,10 @@
-"""Processes that take stored VMs apart while this one reads and files them: a large start uses all
-CPUs, where one Python could use one.
+"""Processes that read stored VMs and take them apart while this one files them: a large start uses
+all CPUs, where one Python could use one.
 
-A helper reads frames of records from its standard input and writes frames of `splitting.Page`:
-four bytes of length, then what `marshal` makes of texts, bytes and numbers, which only the same
-Python is to read. It ends when its input does, so that none outlives who began it. Where one cannot
-be begun, or ends before its time, its work is done here.
+A helper is told on its standard input what to read (`port.Piece`, pickled), and writes what comes
+of it, a `splitting.Page`, as texts, bytes and numbers by `marshal`: each behind four bytes of
+length, and for nobody but the same Python. It ends when its input does, so that none outlives who
+began it. Where one cannot be begun, or ends before its time, its work is done here.
 """
 
 from __future__ import annotations
@@ -12,25 +12,29 @@ from __future__ import annotations
 import asyncio
 import marshal
 import os
+import pickle
 import struct
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import structlog
 
-from vcenter.ledger.splitting import Page, Splitter, Stored
+from vcenter.ledger.splitting import Page, Splitter
+from vcenter.store.port import Stored, StoreUnusable
 
 log = structlog.get_logger()
 
 _MOST = 4  # more would wait for this process, which files what they make
-_WAITING = 4  # pages that nobody has begun
+_WAITING = 4  # pieces that nobody has begun
 _BUFFER = 1 << 20  # bytes
 _LENGTH = struct.Struct("<I")
+_PLAIN = 2  # the version of `marshal` that does not look for what occurs twice
 
-Work = list[Stored] | None  # None: there is no more
+Read: TypeAlias = Callable[[], Sequence[Stored]]
+Work: TypeAlias = Read | None  # None: there is no more
 
 
 @asynccontextmanager
@@ -51,8 +55,8 @@ async def helping(merge: Callable[[Page], None]) -> AsyncIterator[Helpers]:
 
 
 class Helpers:
-    """`take` gives a page to the next that is free; `merge` gets each when it is apart, here.
-    They are begun with the first page."""
+    """`take` gives a piece to the next that is free; `merge` gets it when it is apart, here.
+    They are begun with the first piece."""
 
     def __init__(
         self, merge: Callable[[Page], None], group: asyncio.TaskGroup, begun: list[Process]
@@ -64,11 +68,11 @@ class Helpers:
         self._begun = begun
         self._splitter = Splitter()  # for what no helper does
 
-    async def take(self, records: Sequence[Stored]) -> None:
+    async def take(self, read: Read) -> None:
         if not self._tasks:
             count = min(len(os.sched_getaffinity(0)), _MOST)
             self._tasks = [self._group.create_task(self._helper()) for _ in range(count)]
-        await self._work.put([(key, value, number) for key, value, number in records])
+        await self._work.put(read)
 
     async def finish(self) -> None:
         for _ in self._tasks:
@@ -78,18 +82,18 @@ class Helpers:
         helper = await _begin()
         if helper is not None:
             self._begun.append(helper)
-        while (records := await self._work.get()) is not None:
-            self._merge(await self._apart(helper, records))
+        while (read := await self._work.get()) is not None:
+            self._merge(await self._apart(helper, read))
 
-    async def _apart(self, helper: Process | None, records: list[Stored]) -> Page:
+    async def _apart(self, helper: Process | None, read: Read) -> Page:
         if helper is not None and helper.returncode is None:
             try:
-                return await _ask(helper, records)
+                return await _ask(helper, read)
             except (OSError, EOFError, asyncio.IncompleteReadError):
                 log.warning("a helper of the start has ended: its work is done here")
                 _kill(helper)
                 await helper.wait()
-        return self._splitter.split(records)
+        return self._splitter.split(read())
 
 
 async def _begin() -> Process | None:
@@ -103,9 +107,9 @@ async def _begin() -> Process | None:
         return None
 
 
-async def _ask(helper: Process, records: list[Stored]) -> Page:
+async def _ask(helper: Process, read: Read) -> Page:
     assert helper.stdin is not None and helper.stdout is not None
-    said = marshal.dumps(records)
+    said = pickle.dumps(read)
     helper.stdin.write(_LENGTH.pack(len(said)))
     helper.stdin.write(said)
     await helper.stdin.drain()
@@ -128,11 +132,15 @@ def _kill(helper: Process) -> None:
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """A helper's life."""
+    """A helper's life. What it cannot read, it leaves to who can say so."""
     splitter = Splitter()
     while head := source.read(_LENGTH.size):
-        records = marshal.loads(source.read(*_LENGTH.unpack(head)))
-        said = marshal.dumps(tuple(splitter.split(records)))
+        read = pickle.loads(source.read(*_LENGTH.unpack(head)))
+        try:
+            records = read()
+        except StoreUnusable:
+            return
+        said = marshal.dumps(tuple(splitter.split(records)), _PLAIN)
         sink.write(_LENGTH.pack(len(said)))
         sink.write(said)
         sink.flush()

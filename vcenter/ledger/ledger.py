@@ -44,7 +44,7 @@ class Ledger:
         await self._store.open()
         revision = await self._store.revision()
         try:
-            await load(self.table, self._store.snapshot())
+            await load(self.table, self._store.pieces())
             self.table.apply(revision, [])
             # Others may have written while we read: then it is read again, in order.
             async for was in self._store.read(revision):

@@ -20,13 +20,13 @@ from common.pb.vsignal.v1 import types_pb2 as pb
 from vcenter.core.keys import VM
 from vcenter.core.packed import NUMBER, STATE_NUMBERS
 from vcenter.ledger.encoded import LIKE, Shape, kind_of, split
+from vcenter.store.port import Stored
 
 _VM, _LOCATION, _CHANGED = 0x0A, 0x12, 0x22  # tags of VmRecord
 _STATES = {VM_STATE.to(state): STATE_NUMBERS[state] for state in VmState}
 
 Place: TypeAlias = tuple[str, int, int]  # the vServer, the state's number, the epoch
 Home: TypeAlias = tuple[Shape, Place]
-Stored: TypeAlias = tuple[str, bytes, int]  # as a store's Record: key, value, revision
 
 
 class Page(NamedTuple):

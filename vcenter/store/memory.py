@@ -10,7 +10,16 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import chain, takewhile
 
-from vcenter.store.port import Batch, Compacted, Conflict, Entry, Record, Version
+from vcenter.store.port import (
+    Batch,
+    Compacted,
+    Conflict,
+    Entry,
+    Piece,
+    Record,
+    Version,
+    in_hand,
+)
 
 
 class MemoryStore:
@@ -44,6 +53,10 @@ class MemoryStore:
     async def snapshot(self) -> AsyncIterator[Sequence[Record]]:
         self._check_open()
         yield list(self._current.values())
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        async for page in self.snapshot():
+            yield in_hand(page)
 
     async def read(self, after: int) -> AsyncIterator[Entry]:
         self._check_open()

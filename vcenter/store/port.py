@@ -7,9 +7,10 @@ shared by all of its changes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol, TypeAlias
 
 from common.model.value import value
 
@@ -49,6 +50,22 @@ class Record(NamedTuple):
     key: str
     value: bytes
     revision: int
+
+
+Stored: TypeAlias = tuple[str, bytes, int]  # a Record's fields, as they come by the million
+
+
+class Piece(NamedTuple):
+    """A part of a snapshot that is read where `read` is called: here, or in another process of this
+    machine, for it can be pickled. Raises `StoreUnusable`."""
+
+    most: int  # records
+    read: Callable[[], Sequence[Stored]]
+
+
+def in_hand(page: Sequence[Record]) -> Piece:
+    """What has been read already."""
+    return Piece(len(page), partial(list, [*map(tuple, page)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,11 @@ class Store(Protocol):
     def snapshot(self) -> AsyncIterator[Sequence[Record]]:
         """Every key once, in any order, by the page; all as of one revision (that at the first
         step)."""
+        ...
+
+    def pieces(self) -> AsyncIterator[Piece]:
+        """The same for a start, in pieces that others may read. They agree only as long as nobody
+        writes: who writes meanwhile is to be heard of by `read`, from `revision` before this on."""
         ...
 
     def read(self, after: int) -> AsyncIterator[Entry]:

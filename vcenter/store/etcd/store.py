@@ -17,7 +17,16 @@ from vcenter.store.etcd.layout import Keys, entries_of, read_head, read_held, un
 from vcenter.store.etcd.mail import Mail
 from vcenter.store.etcd.opened import Opened
 from vcenter.store.etcd.replica import Presence
-from vcenter.store.port import Batch, Compacted, Conflict, Entry, Record, Version
+from vcenter.store.port import (
+    Batch,
+    Compacted,
+    Conflict,
+    Entry,
+    Piece,
+    Record,
+    Version,
+    in_hand,
+)
 
 T = TypeVar("T")
 
@@ -77,6 +86,10 @@ class EtcdStore:
                 yield [*_records(opened.keys, page.kvs)]
                 if more := page.more:
                     start = page.kvs[-1].key + b"\0"
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        async for page in self.snapshot():
+            yield in_hand(page)
 
     async def read(self, after: int) -> AsyncIterator[Entry]:
         """Up to the revision that is last now; compaction may overtake a slow reader."""

@@ -48,6 +48,8 @@ LAST = (
 )
 COMPACTED = "SELECT compacted FROM history"
 SNAPSHOT = "SELECT key, value, revision FROM current"  # as it lies on the disk
+PIECE = "SELECT key, value, revision FROM current WHERE rowid > ? AND rowid <= ?"
+PIECE_END = "SELECT rowid FROM current WHERE rowid > ? ORDER BY rowid LIMIT 1 OFFSET ?"
 PAGE = "SELECT position, key, value, at_ms FROM log WHERE position >= ? AND position < ? ORDER BY 1"
 # What a group has added to the log, from its first position on, becomes current: deletions first,
 # then the last value of each key, in key order, so that neighbours on a page are written together.

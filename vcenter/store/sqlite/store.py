@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -20,8 +20,10 @@ from vcenter.store.port import (
     Compacted,
     Conflict,
     Entry,
+    Piece,
     Put,
     Record,
+    Stored,
     StoreUnusable,
     Version,
 )
@@ -32,7 +34,9 @@ from vcenter.store.sqlite.writer import Writer
 T = TypeVar("T")
 
 _SNAPSHOT_ROWS = 2048
+_PIECE_ROWS = 8192  # most of what VMs have in common occurs in each piece, and is told with it
 _PAGE_REVISIONS = 512
+_LAST_ROW = (1 << 63) - 1  # that there can be
 
 
 @dataclass(slots=True)
@@ -96,6 +100,21 @@ class SqliteStore:
                 cursor = await reader.execute(schema.SNAPSHOT)
                 while rows := await cursor.fetchmany(_SNAPSHOT_ROWS):
                     yield [*map(Record._make, rows)]
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Rows as they lie in the file, each piece by a connection and a statement of its own. What
+        these see is one state, for at a start nobody writes: the file is locked for this process,
+        and whoever has opened this store has not appended anything yet."""
+        self._use()
+        after = 0
+        with file.explained(self._path):
+            async with _connect(self._path) as reader:  # whose cache goes with it
+                while after < _LAST_ROW:
+                    bounds = (after, _PIECE_ROWS - 1)
+                    found = await reader.execute_fetchall(schema.PIECE_END, bounds)
+                    last = next((row[0] for row in found), _LAST_ROW)
+                    yield Piece(_PIECE_ROWS, partial(_read_piece, self._path, after, last))
+                    after = last
 
     async def read(self, after: int) -> AsyncIterator[Entry]:
         """Up to the revision that is last now, in pages: a slow reader holds nothing open, but
@@ -175,6 +194,13 @@ class SqliteStore:
 def _connect(path: Path) -> aiosqlite.Connection:
     """Never creates."""
     return aiosqlite.connect(file.uri(path, "mode=rw"), uri=True, isolation_level=None)
+
+
+def _read_piece(path: Path, after: int, last: int) -> list[Stored]:
+    """In any process, beside the one that has the file locked."""
+    where = file.uri(path, "mode=ro")
+    with file.explained(path), closing(sqlite3.connect(where, uri=True)) as db:
+        return db.execute(schema.PIECE, (after, last)).fetchall()
 
 
 def _connect_writer(path: Path) -> sqlite3.Connection:
