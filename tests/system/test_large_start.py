@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from common.clock import SystemClock
 from common.codec.checker import Checker
 from common.codec.vm import from_vm
 from common.model.server import Tenant
@@ -21,6 +22,7 @@ from tests.support import nouns
 from vcenter.core import indexes, keys
 from vcenter.core.table import Change, Table
 from vcenter.ledger.helpers import helping
+from vcenter.ledger.ledger import Ledger
 from vcenter.ledger.loading import Loader, load
 from vcenter.ledger.records import Unreadable, decode, encode
 from vcenter.ledger.splitting import Page
@@ -211,3 +213,21 @@ async def test_a_page_that_is_damaged_is_told_as_the_file_s(tmp_path: Path) -> N
                 await helpers.take(piece.read)
     assert not children()
     await store.close()
+
+
+class Unsound(SqliteStore):
+    """What was sound when it was opened is not any more when it is read."""
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        yield Piece(1, unreadable)
+
+
+async def test_a_ledger_that_cannot_be_read_lets_go_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    await (await database(path, [*odd(), Record("vm/x", b"\x0a\x7f", 0)])).close()
+    for store, why in ((SqliteStore(path), "vm/x"), (Unsound(path), "a page of it is damaged")):
+        with pytest.raises(StoreUnusable, match=why):
+            await Ledger(store, SystemClock()).open()
+    again = SqliteStore(path)  # another could not while one has it locked
+    await again.open()
+    await again.close()

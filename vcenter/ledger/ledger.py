@@ -42,17 +42,23 @@ class Ledger:
     async def open(self) -> None:
         """Opens the store and fills the table. Raises `StoreUnusable`."""
         await self._store.open()
-        revision = await self._store.revision()
         try:
-            await load(self.table, self._store.pieces())
-            self.table.apply(revision, [])
-            # Others may have written while we read: then it is read again, in order.
-            async for was in self._store.read(revision):
-                self.table.apply(was.revision, changes_of(was))
+            await self._fill()
         except Unreadable as error:
             await self._store.close()
             text = f"{error}; restore a backup, or use the release that wrote it"
             raise StoreUnusable(text) from error
+        except StoreUnusable:
+            await self._store.close()
+            raise
+
+    async def _fill(self) -> None:
+        revision = await self._store.revision()
+        await load(self.table, self._store.pieces())
+        self.table.apply(revision, [])
+        # Others may have written while we read: then it is read again, in order.
+        async for was in self._store.read(revision):
+            self.table.apply(was.revision, changes_of(was))
 
     async def submit(self, command: Command) -> Done:
         self.freshness.check()
