@@ -30,7 +30,7 @@ _ASK_AGAIN = 0.5
 
 
 class Notes:
-    """`gate.Notes` of one machine, until it is switched off."""
+    """`gate.Notes` of one machine."""
 
     def __init__(self, chance: random.Random) -> None:
         self.kept: dict[str, Role] = {}
@@ -46,6 +46,9 @@ class Notes:
     async def remove(self, vm_id: str) -> None:
         await asyncio.sleep(self._chance.uniform(0.0001, 0.001))
         self.kept.pop(vm_id, None)
+
+    def power_cut(self) -> None:
+        self.kept = {i: role for i, role in self.kept.items() if role is Role.DESTINATION}
 
 
 class GatedWay(HypervisorWay):

@@ -147,7 +147,7 @@ class World(Ground):
     def power_cut(self, host: Host) -> None:
         """Everything on it ends at once."""
         host.machine.crash()
-        host.notes.kept.clear()  # they are of this boot only
+        host.notes.power_cut()
         if host.process is not None:
             host.process.kill()
         self.network.cut(host.name, host.center.address)

@@ -177,6 +177,18 @@ async def test_a_note_of_another_boot_says_nothing(tmp_path: Path, socket: Path)
     assert not list((tmp_path / "gate").iterdir())
 
 
+async def test_what_is_to_come_is_held_after_another_boot(tmp_path: Path, socket: Path) -> None:
+    """The guest runs at its source, which knows nothing of that boot, and may send it."""
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate" / VM).write_text("another-boot destination")
+    (tmp_path / "gate" / f".{OTHER}.77").write_text("another-boot destination")  # half written
+    keeper = Keeper(socket, tmp_path / "gate", SystemClock())
+    await keeper.open()
+    await keeper.close()
+    assert keeper.gate.expects(VM) and not keeper.gate.holds(VM)
+    assert [file.name for file in (tmp_path / "gate").iterdir()] == [VM]
+
+
 async def test_another_lock_manager_is_left_alone(keeper: Keeper, socket: Path) -> None:
     second = Keeper(socket, socket.parent / "second", SystemClock())
     with pytest.raises(Refusal, match="mask virtlockd"):

@@ -1,7 +1,8 @@
 """What the gate, and who stops copies, must still know after the agent was restarted: a small file
 for each VM, with the side of its move that this host is on.
 
-A note is of this boot only: no guest outlives its host.
+What a source's note says ends with its host: no guest outlives it. A destination's does not: its
+guest runs on at the source, and may still be sent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from common.secrets import write_private
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -35,24 +38,22 @@ class NoteFiles:
         await asyncio.to_thread((self.directory / vm_id).unlink, missing_ok=True)
 
     def _read(self) -> dict[str, Role]:
-        """What is left of another boot is removed."""
+        """What no longer counts is removed."""
         if not self.directory.is_dir():
             return {}
         boot, found = _boot(), {}
         for file in self.directory.iterdir():
             said, _, role = file.read_text().partition(" ")
-            if said == boot and role in set(Role):
+            counts = role == Role.DESTINATION or (role == Role.SOURCE and said == boot)
+            if counts and not file.name.startswith("."):  # which was being written
                 found[file.name] = Role(role)
             else:
                 file.unlink(missing_ok=True)
         return found
 
     def _write(self, vm_id: str, role: Role) -> None:
-        """By renaming: a note is whole, or not there."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        fresh = self.directory / f".{vm_id}"
-        fresh.write_text(f"{_boot()} {role}")
-        fresh.replace(self.directory / vm_id)
+        write_private(self.directory / vm_id, f"{_boot()} {role}".encode())
 
 
 def _boot() -> str:

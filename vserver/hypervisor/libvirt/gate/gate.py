@@ -26,7 +26,8 @@ _log = log.get(__name__)
 
 
 class Notes(Protocol):
-    """What outlives the agent, but not its host's boot: each guest's part in a move, by vm_id."""
+    """What outlives the agent, and of a destination its host's boot, too: each guest's part in a
+    move, by vm_id. A copy that the host was prepared for may come after it."""
 
     async def read(self) -> dict[str, Role]: ...
 
