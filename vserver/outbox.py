@@ -1,6 +1,6 @@
 """What waits to be sent up the stream.
 
-Bounded by construction, because the latest word replaces the one before: one outcome a VM, one
+Bounded by construction, because the latest word replaces the one before: one outcome and one
 progress an operation, one report, one resync a network. Answers have a limit; a question that is
 not answered is asked again. Progress goes last and may be lost, outcomes go first and are repeated
 (see `moves.orders`).
@@ -47,7 +47,7 @@ class Outbox:
         self._filled.set()
 
     def outcome(self, outcome: MoveOutcome) -> None:
-        self._outcomes[outcome.vm_id] = outcome
+        self._outcomes[outcome.operation_id] = outcome
         self._progress.pop(outcome.operation_id, None)
         self._filled.set()
 

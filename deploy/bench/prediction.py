@@ -10,7 +10,7 @@ from functools import partial
 from common.pb.vsignal.v1 import operations_pb2, signaling_pb2
 from deploy.bench.entry import Entry, compared
 from deploy.bench.moving import staged, to_and_fro
-from deploy.demo.control import Control, until
+from deploy.demo.control import Control, stood_still, until
 from deploy.demo.real import RealStage
 from deploy.demo.story import WEB
 
@@ -90,4 +90,4 @@ def _write(stage: RealStage, control: Control) -> None:
 
 def _measure(control: Control, seen: Seen, *, writing: bool) -> None:
     until("a sample of its memory", partial(_is_known, control, writing), timeout=60.0)
-    seen.add(to_and_fro(control))
+    seen.add(control.told(to_and_fro(control), stood_still))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +25,8 @@ from common.rpc import blocking_channel
 from common.tls import Bundle
 
 T = TypeVar("T")
+
+TOLD_WITHIN = 60.0  # seconds after a move's success; an observer and a source say what they saw
 
 
 def until(what: str, look: Callable[[], T | None], timeout: float = 30.0) -> T:
@@ -105,6 +107,26 @@ class Control:
             if seen is not None:
                 seen(last)
         return last
+
+    def told(
+        self, done: operations_pb2.Operation, has: Callable[[operations_pb2.Receipt], object]
+    ) -> operations_pb2.Operation:
+        """A move that succeeded, once its receipt has what is told a moment later (see
+        docs/receipts.md); as it is, if nobody says so."""
+
+        def look() -> operations_pb2.Operation | None:
+            now = self.operation(done.operation_id)
+            return now if has(now.receipt) else None
+
+        if done.phase == operations_pb2.PHASE_SUCCEEDED:
+            with suppress(TimeoutError):
+                return until("the receipt is whole", look, TOLD_WITHIN)
+        return done
+
+
+def stood_still(receipt: operations_pb2.Receipt) -> bool:
+    """For how long: with that its copy's figures are the last ones."""
+    return receipt.downtime_ms > 0
 
 
 @contextmanager

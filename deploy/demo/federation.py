@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from common.pb.vsignal.v1 import federation_pb2, operations_pb2, signaling_pb2, types_pb2
-from deploy.demo.control import Control, until
+from deploy.demo.control import Control, stood_still, until
 from deploy.demo.stage import Actor, Gap
 from deploy.demo.story import PROBE_ADDRESS, WEB, registered, web_profile
 from deploy.demo.teller import Teller
@@ -153,6 +153,7 @@ class FederationStory:
                 time.sleep(QUIET_S)
                 done = at["center"].move(WEB.vm_id, TO)
                 time.sleep(2.0)
+            done = at["center"].told(done, stood_still)
             receipt, name = done.receipt, operations_pb2.Phase.Name(done.phase)
             good = done.phase == operations_pb2.PHASE_SUCCEEDED
             self._tell.check("the move succeeded", good, done.failure.message or name)

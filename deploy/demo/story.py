@@ -1,12 +1,11 @@
 """The story: discovery, lookup, policy, a live move, and the same again after it."""
 
 import time
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from common.pb.vsignal.v1 import directory_pb2, operations_pb2, types_pb2
-from deploy.demo.control import Control, until
+from deploy.demo.control import Control, stood_still, until
 from deploy.demo.stage import Actor, Stage
 from deploy.demo.teller import Teller
 from vcenter.ctl.movement import blackout
@@ -45,7 +44,6 @@ RIVAL = Actor(
 ACTORS = (WEB, BATCH, RIVAL)
 PROBE_ADDRESS = "10.1.0.9/24"
 ICMP, TCP = 1, 6
-HEARD_WITHIN = 60.0  # seconds; the observer of a move says what it heard a moment after its success
 
 
 def web_profile() -> types_pb2.Profile:
@@ -173,7 +171,7 @@ class Story:
                 time.sleep(0.5)
                 done = control.move(WEB.vm_id, "h2", lambda o: self._progress(o, phases))
                 time.sleep(1.0)
-            done = _observed(control, done)
+            done = control.told(done, _is_whole)
             self._receipt(done, gap.longest_ms)
             succeeded = done.phase == operations_pb2.PHASE_SUCCEEDED
             self._tell.check("the move succeeded", succeeded, done.failure.message)
@@ -240,18 +238,10 @@ def _attached(control: Control) -> list[directory_pb2.ServerLoad]:
     return live if len(live) >= 3 else []
 
 
-def _observed(control: Control, done: operations_pb2.Operation) -> operations_pb2.Operation:
-    """With the blackout in its receipt, or why it was not measured; as it is, if nobody says so."""
-
-    def told() -> operations_pb2.Operation | None:
-        now = control.operation(done.operation_id)
-        has_it = now.receipt.HasField("blackout_ms") or now.receipt.blackout_why
-        return now if has_it else None
-
-    if done.phase == operations_pb2.PHASE_SUCCEEDED:
-        with suppress(TimeoutError):
-            return until("the observer's word", told, HEARD_WITHIN)
-    return done
+def _is_whole(receipt: operations_pb2.Receipt) -> bool:
+    """It has the blackout, or why that was not measured, and the hypervisor's last figures."""
+    observed = receipt.HasField("blackout_ms") or receipt.blackout_why
+    return bool(observed) and stood_still(receipt)
 
 
 def registered(control: Control, actor: Actor) -> directory_pb2.GetVmResponse | None:

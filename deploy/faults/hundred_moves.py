@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from deploy.bench.moving import staged, to_and_fro
-from deploy.demo.control import Control, until
+from deploy.demo.control import Control, stood_still, until
 from deploy.demo.real import RealStage
 from deploy.demo.story import PROBE_ADDRESS, WEB
 from deploy.faults.conversation import Conversation
@@ -86,7 +86,8 @@ def _moved(stage: RealStage, control: Control, moves: int) -> Result:
         problems.append(f"{forged} forged frames came out")
     if knocks.answers:
         problems.append(f"the closed port answered, at seconds {knocks.answers}")
-    downtimes = tuple(each.receipt.downtime_ms for each in done)
+    whole = [control.told(each, stood_still) for each in done]
+    downtimes = tuple(each.receipt.downtime_ms for each in whole)
     gap = round(talk.longest_gap_s * 1000, 1)
     return Result(moves, talk.heard, gap, knocks.knocks, downtimes, tuple(problems))
 

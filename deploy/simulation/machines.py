@@ -44,7 +44,8 @@ class Fleet(MemoryFleet):
         started: Callable[[Machine, str], None],
         writings: Writings,
     ) -> None:
-        super().__init__(clock, CopySpeed(bytes_per_second=3e8, steps=6, downtime=0.02))  # type: ignore[arg-type]
+        speed = CopySpeed(bytes_per_second=3e8, steps=6, downtime=0.02, figures_after=0.2)
+        super().__init__(clock, speed)  # type: ignore[arg-type]
         self.kernel = kernel
         self.chance = chance
         self.journal = journal
@@ -246,7 +247,7 @@ class Machine(MemoryHypervisor):
         result = await asyncio.shield(going)
         if isinstance(result, Exception):
             raise result
-        return result
+        return self._figured(vm_id, result, terms)
 
     async def _carry(
         self,

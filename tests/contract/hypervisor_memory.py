@@ -19,7 +19,7 @@ class MemoryBench:
     unreachable_uri = "memory://nowhere"
 
     def __init__(self) -> None:
-        self.fleet = MemoryFleet(SystemClock(), CopySpeed(bytes_per_second=2e9))
+        self.fleet = MemoryFleet(SystemClock(), CopySpeed(bytes_per_second=2e9, figures_after=0.1))
         self.source = self.fleet.host("one")
         self.destination = self.fleet.host("two")
         self.destination_uri = self.destination.migration_uri

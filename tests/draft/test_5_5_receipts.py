@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from common.errors import Reason
 from common.pb.vsignal.v1 import operations_pb2 as operations
+from common.pb.vsignal.v1 import session_pb2 as session
 from common.pb.vsignal.v1 import signaling_pb2 as signaling
 from common.pb.vsignal.v1 import types_pb2 as types
 from tests.support.agent import ABSENT, COPY
 from tests.support.calls import refusal_of
 from tests.support.lab import Lab
 from tests.support.moving import VM, Move
+from tests.support.nouns import vm_id
 
 MIB = 1 << 20
 
@@ -66,6 +71,60 @@ async def test_the_receipt_has_what_was_expected_beside_what_happened(lab: Lab) 
     back = await planned(lab, vm_id=VM, destination="host-1")
     assert back.basis == operations.BASIS_ALIKE, "the way back has been measured too"
     assert (back.total_ms, back.downtime_ms) == (done.receipt.total_ms, 12.5)
+
+
+FIGURES = {"bytes": 500 * MIB, "iterations": 4, "downtime_ms": 55.5}
+
+
+@pytest.fixture
+async def ended(lab: Lab) -> tuple[Move, session.WantedVm]:
+    """A move that has succeeded, and the order to clean up that its source has answered."""
+    move = await Move.ready(lab)
+    await move.reach(operations.PHASE_SETTLING)
+    cleaned = await move.clean()
+    await move.done()
+    return move, cleaned
+
+
+async def test_the_sources_last_figures_complete_the_receipt_of_an_ended_move(
+    ended: tuple[Move, session.WantedVm], lab: Lab
+) -> None:
+    move, cleaned = ended
+    before = (await move.get()).receipt
+    await move.source.outcome(cleaned, ABSENT)  # again, with nothing to add
+    await lab.heard(move.source)
+    assert (await move.get()).receipt == before and before.downtime_ms == 12.5
+    for _ in range(2):
+        await move.source.outcome(cleaned, ABSENT, **FIGURES)
+        await lab.heard(move.source)
+        done = await move.get()
+    assert done.phase == operations.PHASE_SUCCEEDED and done.ended_at
+    assert (done.receipt.bytes, done.receipt.iterations) == (500 * MIB, 4)
+    assert done.receipt.downtime_ms == 55.5
+    assert done.receipt.total_ms == before.total_ms, "the rest stands"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"epoch": 1}, {"step": COPY}, {"vm_id": vm_id(2)}, {"bytes": 0}],
+    ids=["of another epoch", "of another step", "of another VM", "no figures"],
+)
+async def test_other_words_on_an_ended_move_change_nothing(
+    ended: tuple[Move, session.WantedVm], lab: Lab, said: dict[str, Any]
+) -> None:
+    move, cleaned = ended
+    with lab.nothing_changes():
+        await move.source.outcome(cleaned, ABSENT, **(FIGURES | said))
+        await lab.heard(move.source)
+
+
+async def test_nobody_but_the_source_completes_them(
+    ended: tuple[Move, session.WantedVm], lab: Lab
+) -> None:
+    move, cleaned = ended
+    with lab.nothing_changes():
+        await move.destination.outcome(cleaned, ABSENT, **FIGURES)
+        await lab.heard(move.destination)
 
 
 async def test_a_rate_that_is_no_number_is_refused(lab: Lab) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.pb.vsignal.v1 import operations_pb2, types_pb2
+from deploy.demo.control import stood_still
 from deploy.lab import Guest, Host, Probe
 from tests.hosts.product import MOVER, VNI, Product, forwarding, nft
 from tests.hosts.profiles import ip_of, web_holds
@@ -37,7 +38,7 @@ def test_a_live_move_takes_everything_along(
     assert seen.longest_gap_ms < SANE_BLACKOUT_MS
     assert not denied.answers
     assert mover.on(destination).console("cat /tmp/note") == "remembered"
-    has_receipt(done, before)
+    has_receipt(product.control.told(done, stood_still), before)
     was_heard_from_beside(product, done)
     is_found(product, on=to, epoch=before.location.epoch + 1)
     assert forwarding(product.lab.host(3))[MOVER.nics[0].mac] == destination.address
@@ -50,7 +51,7 @@ def has_receipt(done: operations_pb2.Operation, before: types_pb2.VmRecord) -> N
     assert done.epoch_before == before.location.epoch
     assert done.epoch_after == before.location.epoch + 1
     assert receipt.policy_hash_before == receipt.policy_hash_after == before.profile_hash
-    assert receipt.bytes > 1_000_000
+    assert receipt.bytes > 1_000_000 and receipt.downtime_ms > 0
     assert receipt.total_ms > receipt.switch_ms > 0
     phases = [operations_pb2.Phase.Name(p.phase)[6:].lower() for p in done.phases]
     assert phases == ["preparing", "copying", "switching", "settling", "succeeded"]

@@ -105,9 +105,13 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    *, bytes_per_second: float = 1e10, downtime: float = 0.005, centers: int = 1
+    *,
+    bytes_per_second: float = 1e10,
+    downtime: float = 0.005,
+    figures_after: float = 0.0,
+    centers: int = 1,
 ) -> AsyncIterator[Bench]:
-    made = Bench(CopySpeed(bytes_per_second, 10, downtime), centers)
+    made = Bench(CopySpeed(bytes_per_second, 10, downtime, figures_after), centers)
     await made.start()
     try:
         yield made

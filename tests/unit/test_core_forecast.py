@@ -125,3 +125,8 @@ def test_a_sample_that_is_missing_takes_the_guest_to_do_what_it_did() -> None:
 
 def test_a_move_that_nobody_sampled_is_not_taken_for_one_like_this() -> None:
     assert forecast(moved(1, sampled=None), dirty=0.0).basis is Basis.MEASURED
+
+
+def test_a_move_whose_last_figures_have_not_come_is_not_one_that_was_measured() -> None:
+    whole = moved(1, total=3_000.0, still=70.0)
+    assert forecast(whole, moved(2, still=0.0)) == forecast(whole)

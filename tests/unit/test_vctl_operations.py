@@ -34,6 +34,28 @@ from vcenter.ctl.reporter import Bar
 __all__ = ["center"]  # fixtures
 
 
+def test_a_receipt_is_waited_for_until_it_is_whole(
+    center: Center, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its success came first; and what never comes is not waited for for long."""
+    live = {"done": True, "epoch_after": 5, "move_kind": operations_pb2.MOVE_KIND_LIVE}
+    told = [
+        operations_pb2.Receipt(total_ms=900, observer="h3"),
+        operations_pb2.Receipt(total_ms=900, observer="h3", downtime_ms=41),
+        operations_pb2.Receipt(total_ms=900, observer="h3", downtime_ms=41, blackout_ms=83),
+    ]
+    coming = [operation(operations_pb2.PHASE_SUCCEEDED, **live, receipt=each) for each in told]
+    center.answers["Follow"] = lambda *_: iter(coming[:1])
+    later = iter(coming[1:])
+    center.answers["Get"] = lambda *_: next(later)
+    assert run(["op", "wait", OP]) == 0
+    whole = capsys.readouterr().out
+    assert "41 ms, as the hypervisor measured it" in whole and "83 ms, as h3 heard it" in whole
+    center.answers["Get"] = lambda *_: coming[0]
+    assert run(["op", "wait", OP]) == 0
+    assert "not known yet: h3 listens" in capsys.readouterr().out
+
+
 def test_a_move_to_its_receipt(center: Center, capsys: pytest.CaptureFixture[str]) -> None:
     done = operation(
         operations_pb2.PHASE_SUCCEEDED, done=True, epoch_after=5,

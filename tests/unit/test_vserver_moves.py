@@ -151,6 +151,30 @@ async def test_a_copy_after_a_restart_that_has_happened_already_is_told() -> Non
         assert outcome.ok and outcome.truth is HostedState.ABSENT
 
 
+async def test_the_last_figures_of_a_copy_are_told_after_all_is_clean() -> None:
+    """No answer waits for them, nor does an order that is over call them off."""
+    async with bench(figures_after=0.5) as b:
+        await source(b)
+        assert (await b.outcome(MoveStep.COPY)).downtime_ms == 0
+        b.center.tell(wanted(profile=RATED, epoch=2, step=MoveStep.CLEAN))
+        cleaned = await b.outcome(MoveStep.CLEAN)
+        assert cleaned.ok and not cleaned.bytes
+        b.center.tell(wanted(profile=RATED, epoch=2))
+        told = await b.outcome(MoveStep.CLEAN)
+        assert (told.operation_id, told.epoch) == (cleaned.operation_id, 2)
+        assert told.ok and told.bytes == 128 * 1024 * 1024 and told.downtime_ms == 5.0
+
+
+async def test_last_figures_are_repeated_with_an_order_that_still_stands() -> None:
+    async with bench(figures_after=0.1) as b:
+        await source(b)
+        await b.outcome(MoveStep.COPY)
+        b.center.tell(wanted(profile=RATED, epoch=2, step=MoveStep.CLEAN))
+        assert not (await b.outcome(MoveStep.CLEAN)).bytes
+        for _ in range(2):
+            assert (await b.outcome(MoveStep.CLEAN)).bytes == 128 * 1024 * 1024
+
+
 async def test_clean_forgets_an_arrived_copy_and_its_ports() -> None:
     async with bench() as b:
         await prepared(b)

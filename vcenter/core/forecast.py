@@ -96,7 +96,7 @@ class Forecasts:
     def _newest(self, tag: indexes.Tag, fits: Callable[[Operation], bool]) -> list[Operation]:
         moves = self.view.all(Operation, tag)
         live = (move for move in moves if move.move_kind is MoveKind.LIVE)
-        measured = (move for move in live if _speed(move) and fits(move))
+        measured = (move for move in live if _is_measured(move) and fits(move))
         return sorted(measured, key=lambda move: (-move.ended_ms, move.operation_id))[:LAST]
 
 
@@ -162,6 +162,11 @@ def _alike(then: float | None, now: float | None) -> bool:
 
 def _sampled(move: Operation) -> float | None:
     return move.predicted.sampled if move.predicted is not None else None
+
+
+def _is_measured(move: Operation) -> bool:
+    """Its last figures have come, too: a moment after its end, or never."""
+    return _speed(move) > 0 and move.receipt.downtime_ms > 0
 
 
 def _speed(move: Operation) -> float:

@@ -16,13 +16,23 @@ from common.model.operation import (
 )
 from vcenter.core import standby
 from vcenter.core.command import Decision
-from vcenter.core.movement import TRANSITIONS, Event, advance, decides_here, order_epoch, put
+from vcenter.core.movement import (
+    TRANSITIONS,
+    Event,
+    advance,
+    copied,
+    decides_here,
+    order_epoch,
+    put,
+)
 from vcenter.core.view import View
 
 # At the source the VM runs on, or is still defined and off.
 _STAYS = (HostedState.RUNNING, HostedState.SHUT_OFF)
 # It does not run there again by itself.
 _OVER = (HostedState.ABSENT, HostedState.HELD)
+
+FIGURES_WITHIN_MS = 60_000  # of a move's end; then its receipt stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,9 @@ class Heard:
 
     def decide(self, view: View, now_ms: int) -> Decision:
         operation = view.operation(self.outcome.operation_id)
+        if operation is not None and self._adds_figures(operation, now_ms):
+            told = copied(operation, self.outcome)
+            return Decision((put(told),) if told != operation else ())
         if operation is None or not self.is_asked(operation) or not decides_here(operation):
             return Decision()
         if operation.move_kind is MoveKind.STANDBY:
@@ -61,6 +74,19 @@ class Heard:
             self.outcome.vm_id == operation.vm_id
             and self.outcome.epoch == order_epoch(operation)
             and self.server_id == (operation.source if at_source else operation.destination)
+        )
+
+    def _adds_figures(self, ended: Operation, now_ms: int) -> bool:
+        """The source's last figures of a copy, from a hypervisor that tells them when all is over:
+        no move waits for them."""
+        return (
+            ended.phase.final
+            and now_ms - ended.ended_ms <= FIGURES_WITHIN_MS
+            and bool(ended.epoch_after and self.outcome.bytes)
+            and self.outcome.step is MoveStep.CLEAN
+            and self.outcome.vm_id == ended.vm_id
+            and self.outcome.epoch == order_epoch(ended)
+            and self.server_id == ended.source
         )
 
     def _acknowledge(self, operation: Operation) -> Operation:

@@ -176,7 +176,7 @@ def _noted(moved: Operation, event: Event, outcome: MoveOutcome | None) -> Opera
         moved = replace(moved, gated=outcome.gated, port=outcome.port)
         return _receipt(moved, policy_hash_after=outcome.policy_hash)
     if event is Event.CLEANED and outcome is not None and outcome.bytes:
-        return _copied(moved, outcome)  # one that was held had no last figures at the switch
+        return copied(moved, outcome)  # one that was held had no last figures at the switch
     return moved
 
 
@@ -185,7 +185,7 @@ def _kept(standby: Operation, event: Event, outcome: MoveOutcome | None) -> Oper
     if event is Event.PREPARED and outcome is not None:
         return replace(standby, port=outcome.port)
     if event is Event.IN_STEP and outcome is not None:
-        return _copied(replace(standby, definition=outcome.definition), outcome)
+        return copied(replace(standby, definition=outcome.definition), outcome)
     return replace(standby, definition=b"") if standby.phase.final else standby
 
 
@@ -254,7 +254,7 @@ def _switch(operation: Operation, record: VmRecord, outcome: MoveOutcome, now_ms
     """The compare-and-set at the heart: new owner, epoch + 1, while neither side runs."""
     epoch = operation.epoch_before + 1
     held = outcome.truth is HostedState.HELD
-    switched = _copied(replace(operation, epoch_after=epoch, held=held, port=0), outcome)
+    switched = copied(replace(operation, epoch_after=epoch, held=held, port=0), outcome)
     switched = _receipt(switched, policy_hash_before=outcome.policy_hash)
     return _owner_changes(switched, record, now_ms)
 
@@ -319,7 +319,8 @@ _OF_A_COPY = (
 )
 
 
-def _copied(operation: Operation, outcome: MoveOutcome) -> Operation:
+def copied(operation: Operation, outcome: MoveOutcome) -> Operation:
+    """With what the source says of its copy in the receipt."""
     return _receipt(operation, **{name: getattr(outcome, name) for name in _OF_A_COPY})
 
 

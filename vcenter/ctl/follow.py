@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import grpc
 
@@ -10,10 +11,11 @@ from common.pb.vsignal.v1 import operations_pb2
 from vcenter.ctl import output
 from vcenter.ctl.app import App
 from vcenter.ctl.failure import Exit, Failure, advice, status_of
-from vcenter.ctl.movement import receipt
+from vcenter.ctl.movement import is_coming, receipt
 from vcenter.ctl.reporter import reporter
 from vcenter.ctl.words import word
 
+_WHOLE_WITHIN = 2.0  # seconds from a move's success; figures come after 0.2 to 1
 _PATIENCE = 30  # failed attempts in a row, a second apart, before a lost vCenter is given up
 
 
@@ -63,8 +65,20 @@ def _goes_on(code: Exit, why: str, operation_id: str) -> Failure:
     )
 
 
+def _whole(app: App, op: operations_pb2.Operation) -> operations_pb2.Operation:
+    """A move's success waits for nobody's figures. Whoever reads its receipt does, for a moment."""
+    client, end = app.client, time.monotonic() + _WHOLE_WITHIN
+    request = operations_pb2.GetOperationRequest(operation_id=op.operation_id)
+    with suppress(grpc.RpcError):
+        while is_coming(op) and time.monotonic() < end:
+            time.sleep(0.1)
+            op = client.call(client.operations.Get, request)
+    return op
+
+
 def finish(app: App, op: operations_pb2.Operation) -> None:
     """Prints the receipt; an operation that did not succeed ends the command with exit code 6."""
+    op = _whole(app, op)
     output.one(app, op, receipt(op), op.operation_id)
     if op.phase != operations_pb2.PHASE_SUCCEEDED:
         reason, message = op.failure.reason, op.failure.message

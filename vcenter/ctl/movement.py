@@ -170,6 +170,15 @@ def _figures(done: operations_pb2.Receipt, predicted: operations_pb2.Prediction)
     yield "Policy", f"{short(after)}, {same}"
 
 
+def is_coming(op: Operation) -> bool:
+    """Something of the receipt will be told in a moment, if it is ever (docs/receipts.md)."""
+    done = op.receipt
+    listens = done.observer and not (done.HasField("blackout_ms") or done.blackout_why)
+    live = op.vm_id and op.move_kind == operations_pb2.MOVE_KIND_LIVE
+    moved = op.phase == operations_pb2.PHASE_SUCCEEDED
+    return bool(live and moved and (listens or not done.downtime_ms))
+
+
 def blackout(done: operations_pb2.Receipt) -> str:
     """`83 ms, as h3 heard it`; or why nobody did."""
     if done.HasField("blackout_ms"):

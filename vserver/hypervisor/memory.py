@@ -8,10 +8,11 @@ virsh, and the faults that tests switch on, are in `memory_host`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from common.clock import Clock
 from common.model.disk import Disk
-from common.model.operation import HostedState, Progress
+from common.model.operation import HostedState, MoveKind, Progress
 from common.model.server import ServerStatus
 from common.model.vm import Resources, VmState
 from vserver.hypervisor import memory_cold
@@ -67,6 +68,7 @@ class MemoryHypervisor(MemoryHost):
         self._capacity = capacity
         self._copies: dict[str, MemoryCopy] = {}
         self._given: dict[str, HandOver] = {}
+        self._figures: dict[str, Copied] = {}  # of live copies, until they are asked for
 
     @property
     def standbys(self) -> Standbys | None:
@@ -141,14 +143,24 @@ class MemoryHypervisor(MemoryHost):
         copy = MemoryCopy(self._fleet.clock, self._fleet.speed, vm, self, destination, terms)
         self._copies[vm_id] = copy
         try:
-            return await copy.run(devices, progress)
+            copied = await copy.run(devices, progress)
         finally:
             del self._copies[vm_id]
             copy.ended.set()
+        return self._figured(vm_id, copied, terms)
+
+    def _figured(self, vm_id: str, copied: Copied, terms: CopyTerms) -> Copied:
+        """What is told at once of a copy that went well."""
+        if terms.kind is not MoveKind.LIVE or not self._fleet.speed.figures_after:
+            return copied
+        self._figures[vm_id] = copied
+        return replace(copied, downtime_ms=0.0)
 
     async def last_figures(self, vm_id: str) -> Copied | None:
-        """All are known when `migrate` returns."""
-        return None
+        if vm_id not in self._figures:
+            return None
+        await self._fleet.clock.sleep(self._fleet.speed.figures_after)
+        return self._figures.pop(vm_id, None)
 
     async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:
         self._ask()

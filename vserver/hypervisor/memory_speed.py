@@ -15,11 +15,13 @@ BRAKE, LAST_BRAKE = 10, 99  # percent
 
 @dataclass(frozen=True, slots=True)
 class CopySpeed:
-    """How fast a fleet copies: in steps, then a switch during which the guest stands still."""
+    """How fast a fleet copies: in steps, then a switch during which the guest stands still. For how
+    long it did is told `figures_after` so many seconds, as libvirt does; 0: with the copy's end."""
 
     bytes_per_second: float = 1e9
     steps: int = 10
     downtime: float = 0.02
+    figures_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,8 @@ class Hypervisor(Protocol):
 
     async def last_figures(self, vm_id: str) -> Copied | None:
         """Of a live copy that has left and is over since: what was not known yet when `migrate`
-        returned. Known after `discard`, and told once; None: there is nothing to add."""
+        returned. Waits until it is known, seconds at most; told once. None: there is nothing to
+        add."""
         ...
 
     async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from common import log
 from common.errors import Reason
@@ -19,7 +19,7 @@ from common.wake import first_of
 from vserver.guests import FAILURES
 from vserver.moves.leftovers import Leftovers
 from vserver.moves.means import Job, Means
-from vserver.moves.steps import carry_out
+from vserver.moves.steps import carry_out, last_figures
 
 FIRST_PAUSE = 0.5
 LAST_PAUSE = 10.0
@@ -125,10 +125,24 @@ class Moves:
                 _log.info("a step has ended", ok=outcome.ok, truth=outcome.truth.value)
                 self._outcomes[job.vm_id] = outcome
                 self._say(outcome)
+                if outcome.ok and order.step is MoveStep.CLEAN and self._tasks is not None:
+                    self._tasks.create_task(self._add_figures(outcome))
                 if outcome.ok or order.step not in _FORWARD or _is_final(outcome):
                     return
                 await first_of(job.stop.wait(), self._means.clock.sleep(pause))
                 pause = min(pause * 2, LAST_PAUSE)
+
+    async def _add_figures(self, cleaned: MoveOutcome) -> None:
+        """The order does not stand for them, nor does the VM's next one wait. If it still stands,
+        they are repeated with it."""
+        last = await last_figures(self._means, cleaned.vm_id)
+        if last is None:
+            return
+        told = replace(cleaned, **asdict(last))
+        standing = self._outcomes.get(cleaned.vm_id)
+        if standing is not None and standing.operation_id == cleaned.operation_id:
+            self._outcomes[cleaned.vm_id] = told
+        self._say(told)
 
     async def _call_off(self, before: _Running | None) -> None:
         """Wait for the step's end. A copy is stopped, again and again: it may just be beginning."""

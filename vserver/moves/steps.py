@@ -17,6 +17,7 @@ from common.model.vm import VmState
 from common.model.wanted import MoveOrder
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
+from vserver.hypervisor.port import Copied
 from vserver.moves import cold, destination, source, standby
 from vserver.moves.means import RUNS, Found, Job, Means, together
 
@@ -56,8 +57,16 @@ async def clean(means: Means, job: Job) -> Found:
     if here is not None and here.state in RUNS:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
     await together(_discard(means, job), _remove_ports(means, job))
-    last = await means.hypervisor.last_figures(job.vm_id)
-    return Found() if last is None else Found(copied=last)
+    return Found()
+
+
+async def last_figures(means: Means, vm_id: str) -> Copied | None:
+    """Of a copy from here, which come when all of it is over."""
+    try:
+        return await means.hypervisor.last_figures(vm_id)
+    except FAILURES as error:
+        _log.warning("a copy's figures are not known", error=str(error))
+        return None
 
 
 async def _discard(means: Means, job: Job) -> None:

@@ -77,8 +77,6 @@ class Copies:
         copy = self._copies.get(vm_id)
         if copy is not None:
             await copy.decided()
-            if copy.proven:
-                await copy.figured()
         return self.is_over(vm_id)
 
     def copied(self, vm_id: str, stats: Mapping[str, Any]) -> None:

@@ -164,8 +164,7 @@ class Copy:
             lambda conn: conn.lookupByUUIDString(self.vm_id).jobStats()
         )
         if stats.get("type") != libvirt.VIR_DOMAIN_JOB_NONE and stats.get("data_total"):
-            downtime = float(stats.get("downtime", 0)) if self.switching.is_set() else 0.0
-            self._progress(self._note(stats, downtime))
+            self._progress(self._note(stats, downtime=0.0))  # that is known in the end
 
     def completed(self, stats: Mapping[str, Any]) -> None:
         """libvirt's last figures. Its downtime is from the source's last instruction to the
