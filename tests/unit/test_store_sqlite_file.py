@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from vcenter.store.port import Batch, Put, Record, StoreUnusable
+from vcenter.store.port import Batch, Put, Record, StoreUnusable, Version
 from vcenter.store.sqlite import SqliteStore
-from vcenter.store.sqlite.schema import STEPS, VERSION, migrate
+from vcenter.store.sqlite.schema import STEPS, VERSION, migrate, start_of
 
 
 async def filled(path: Path, rows: int = 500) -> None:
@@ -175,3 +175,27 @@ async def test_migrations_run_by_number_each_whole_or_not_at_all(tmp_path: Path)
         assert not db.execute("SELECT * FROM sqlite_schema WHERE name = 'extra'").fetchall()
     with pytest.raises(StoreUnusable, match="newer vCenter"):
         await SqliteStore(path).open()
+
+
+async def test_history_from_before_log_rows_named_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    rows = [("a", b"1"), ("b", b"x"), ("a", b"2"), ("b", None)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        migrate(db, STEPS[:2])
+        for revision, (key, value) in enumerate(rows, 1):
+            row = (start_of(revision), key, value, 10 * revision)
+            db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", row)
+        db.execute("INSERT INTO current VALUES ('a', ?, 3)", (b"2",))
+    store = SqliteStore(path)
+    await store.open()
+    more = [Batch((Put("a", b"3"),), {"a": 3}), Batch((Put("b", b"y"),), {"b": 0})]
+    assert await store.append(more, 50) == [5, 6]
+    assert await store.versions("a", 9) == [
+        Version(5, b"3", 50),
+        Version(3, b"2", 30),
+        Version(1, b"1", 10),
+    ]
+    was = [await store.value_at("b", revision) for revision in range(1, 7)]
+    assert was == [None, *[Record("b", b"x", 2)] * 2, None, None, Record("b", b"y", 6)]
+    await store.close()

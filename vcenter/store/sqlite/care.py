@@ -25,8 +25,9 @@ _KINDS = "SELECT substr(key, 1, instr(key, '/') - 1), count(*) FROM current GROU
 # A current value is that of the log, or older than all of it.
 _ASTRAY = (
     "SELECT key FROM current, history WHERE revision > compacted AND NOT EXISTS (SELECT 1 FROM log"
-    f" WHERE log.key = current.key AND position >> {schema.PART_BITS} = current.revision"
-    " AND log.value = current.value) LIMIT 1"
+    f" WHERE position >= current.revision << {schema.PART_BITS}"
+    f" AND position < current.revision + 1 << {schema.PART_BITS}"
+    " AND log.key = current.key AND log.value = current.value) LIMIT 1"
 )
 
 
@@ -112,7 +113,7 @@ def restore(path: Path, source: Path, now_ms: int) -> tuple[Path | None, int]:
         with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
             ((last,),) = db.execute(schema.LAST).fetchall()
             revision = next_generation(last)
-            db.execute(schema.add_log(1), (schema.start_of(revision), None, None, now_ms))
+            db.execute(schema.add_log(1), (schema.start_of(revision), None, None, now_ms, None))
         with fresh.open("rb") as written:
             os.fsync(written.fileno())
         return _swap(path, fresh, now_ms), revision

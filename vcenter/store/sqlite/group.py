@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from vcenter.store.port import Batch, Conflict
 from vcenter.store.sqlite.schema import MAX_PARTS, start_of
 
-LogRow = tuple[int, str | None, bytes | None, int]
+# Position, key, value, time, and the revision that wrote the key before; None: it appears.
+LogRow = tuple[int, str | None, bytes | None, int, int | None]
 
 
 @dataclass(slots=True)
@@ -24,45 +25,52 @@ class Plan:
     log: list[LogRow] = field(default_factory=list)
     final: dict[str, int] = field(default_factory=dict)
 
+    def revision_of(self, key: str, held: Mapping[str, int]) -> int:
+        """Of the key as it is by now; 0: there is none."""
+        return self.final[key] if key in self.final else held.get(key, 0)
+
     def deletes(self) -> bool:
         return 0 in self.final.values()
 
-    def old(self, held: Mapping[str, int], expected: Sequence[str], compacted: int) -> list[str]:
-        """Of which keys the stored value may be from before history begins."""
-        if not compacted:
-            return []
-        known = set(expected)
-        return [k for k in self.final if k not in known or 0 < held.get(k, 0) <= compacted]
+    def old(self, held: Mapping[str, int], compacted: int) -> list[str]:
+        """Of which keys the stored value is from before history begins."""
+        return [key for key in self.final if 0 < held.get(key, 0) <= compacted]
 
 
-def expected_keys(batches: Iterable[Batch]) -> list[str]:
-    return sorted({key for batch in batches for key in batch.expected})
+def keys_of(batches: Iterable[Batch]) -> list[str]:
+    """Of which the stored revisions have to be known."""
+    expected = {key for batch in batches for key in batch.expected}
+    return sorted(expected.union(put.key for batch in batches for put in batch.puts))
 
 
 def plan(batches: Sequence[Batch], held: Mapping[str, int], last: int, at_ms: int) -> Plan:
-    """`held`: revisions of the expected keys as they are stored; absent means none."""
+    """`held`: revisions of the batches' keys as they are stored; absent means none."""
     result = Plan(last)
     for batch in batches:
-        result.results.append(_conflict(batch, result, held) or _accept(batch, result, at_ms))
+        conflict = _conflict(batch, result, held)
+        result.results.append(conflict or _accept(batch, result, held, at_ms))
     return result
 
 
 def _conflict(batch: Batch, so_far: Plan, held: Mapping[str, int]) -> Conflict | None:
     for key, wanted in batch.expected.items():
-        found = so_far.final[key] if key in so_far.final else held.get(key, 0)
+        found = so_far.revision_of(key, held)
         if found != wanted:
             return Conflict(f"{key}: expected revision {wanted}, found {found}")
     return None
 
 
-def _accept(batch: Batch, result: Plan, at_ms: int) -> int:
+def _accept(batch: Batch, result: Plan, held: Mapping[str, int], at_ms: int) -> int:
     if len(batch.puts) > MAX_PARTS:
         raise ValueError(f"a batch holds at most {MAX_PARTS} changes, this one {len(batch.puts)}")
     result.revision += 1
     position = start_of(result.revision)
     if not batch.puts:
-        result.log.append((position, None, None, at_ms))
+        result.log.append((position, None, None, at_ms, None))
     for part, put in enumerate(batch.puts):
-        result.log.append((position + part, put.key, put.value, at_ms))
+        before = result.revision_of(put.key, held)
+        appears = not before and put.value is not None
+        previous = None if appears else before
+        result.log.append((position + part, put.key, put.value, at_ms, previous))
         result.final[put.key] = 0 if put.value is None else result.revision
     return result.revision

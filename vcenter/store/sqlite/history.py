@@ -1,7 +1,8 @@
 """What was, read from the log: one statement a question, so that each sees one state.
 
-`log_by_key` finds a key's changes; text inside values has no index, so looking for it reads all
-that is kept. Writes stay cheap that way, and only people ask that question.
+`log_by_key` finds a key's changes; where the key appeared is at a revision that those name, or
+`current` (see `schema`). Text inside values has no index, so looking for it reads all that is kept.
+Writes stay cheap that way, and only people ask these questions.
 """
 
 from __future__ import annotations
@@ -15,18 +16,34 @@ from vcenter.store.sqlite.schema import PART_BITS, revision_of, start_of
 
 _BEGINS = "SELECT compacted, since_ms FROM history"
 _NEXT = "SELECT position, at_ms FROM log WHERE position >= ? ORDER BY position LIMIT 1"
-# The last change, or what was put aside, or what never changed since; and where history begins.
+# The row with which the key appeared, at the revision that is named.
+_APPEARED = (
+    f"appeared.position >= named.revision << {PART_BITS}"
+    f" AND appeared.position < named.revision + 1 << {PART_BITS}"
+    " AND appeared.key = :key AND appeared.previous IS NULL"
+)
+# The last change, or what the next one came after; or what was put aside, or what never changed
+# since; and where history begins.
 _VALUE_AT = (
-    f"SELECT * FROM (SELECT value, position >> {PART_BITS} FROM log"
-    " WHERE key = :key AND position < :end ORDER BY position DESC LIMIT 1)"
+    f"SELECT * FROM (SELECT value, position >> {PART_BITS} FROM log WHERE key = :key"
+    " AND previous IS NOT NULL AND position < :end ORDER BY position DESC LIMIT 1)"
+    f" UNION ALL SELECT appeared.value, appeared.position >> {PART_BITS}"
+    " FROM (SELECT previous AS revision FROM log WHERE key = :key"
+    " AND previous IS NOT NULL AND position >= :end ORDER BY position LIMIT 1) AS named"
+    f" CROSS JOIN log AS appeared ON {_APPEARED} AND appeared.position < :end"
     " UNION ALL SELECT value, revision FROM base WHERE key = :key"
     " UNION ALL SELECT value, revision FROM current WHERE key = :key AND revision <= :revision"
     " UNION ALL SELECT NULL, -compacted FROM history"
 )
 _VERSIONS = (
     "SELECT revision, value, at_ms FROM ("  # of a revision's changes the last one counts
-    f"SELECT position >> {PART_BITS} AS revision, value, at_ms, max(position) FROM log"
-    " WHERE key = :key GROUP BY 1 ORDER BY 1 DESC LIMIT :limit)"
+    f"SELECT position >> {PART_BITS} AS revision, value, at_ms, max(position) FROM ("
+    "SELECT position, value, at_ms FROM log WHERE key = :key AND previous IS NOT NULL"
+    " UNION ALL SELECT appeared.position, appeared.value, appeared.at_ms"
+    " FROM (SELECT previous AS revision FROM log WHERE key = :key AND previous IS NOT NULL"
+    " UNION SELECT revision FROM current WHERE key = :key) AS named"
+    f" CROSS JOIN log AS appeared ON {_APPEARED}"
+    ") GROUP BY 1 ORDER BY 1 DESC LIMIT :limit)"
     " UNION ALL SELECT revision, value, 0 FROM base WHERE key = :key"
     " UNION ALL SELECT revision, value, 0 FROM current, history WHERE key = :key"
     " AND revision <= compacted"

@@ -4,6 +4,12 @@
 place in the batch, in one integer: so the log is one tree that only ever grows at its end, and a
 range of revisions is a range of rows.
 
+A log row's `previous` is the revision that wrote its key before; NULL: the key appears with it.
+Rows with which a key appears are in no index: each is found by the revision that the key's next row
+has as `previous`, or else its current value has. So a new key, of which there are thousands when a
+group comes up, lands in one index at random, not in two. (Rows from before there was a `previous`
+have 0, and are all in the index.)
+
 `base` is where history begins: the value at revision `compacted` of every key that has changed
 since. What has not changed since is in `current`. Together they say what was at any kept revision,
 without a second copy of everything.
@@ -38,6 +44,11 @@ STEPS: Sequence[Sequence[str]] = (
         " revision INTEGER NOT NULL)",
         # From when on history is whole: the wall time of revision `compacted`.
         "ALTER TABLE history ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0",
+    ),
+    (
+        "ALTER TABLE log ADD COLUMN previous INTEGER DEFAULT 0",
+        "DROP INDEX log_by_key",
+        "CREATE INDEX log_by_key ON log (key, position) WHERE previous IS NOT NULL",
     ),
 )
 VERSION = len(STEPS)
@@ -83,6 +94,7 @@ WRITER_SETTINGS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA busy_timeout = 5000",
     "PRAGMA cache_size = -65536",
+    "PRAGMA temp_store = MEMORY",  # what a group is put in order in
     "PRAGMA secure_delete = OFF",  # Debian's default zeroes what compaction frees
     # Checkpoints every 32 MiB: a page that many groups touch goes to the main file once.
     "PRAGMA wal_autocheckpoint = 8192",
@@ -112,7 +124,7 @@ def revision_of(position: int) -> int:
 
 @cache
 def add_log(count: int) -> str:
-    rows = ",".join(["(?, ?, ?, ?)"] * count)
+    rows = ",".join(["(?, ?, ?, ?, ?)"] * count)
     return f"INSERT INTO log SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL"
 
 

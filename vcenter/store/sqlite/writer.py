@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from vcenter.store.port import Batch, Conflict, WriteFailed
 from vcenter.store.sqlite import schema
-from vcenter.store.sqlite.group import Plan, expected_keys, plan
+from vcenter.store.sqlite.group import Plan, keys_of, plan
 
 _SLICE_ROWS = 256  # a few milliseconds, which is what a write may have to wait
 _MOST = 1024  # rows or keys to a statement
-_NO_ROW = (None, None, None, None)
+_NO_ROW = (None, None, None, None, None)
 T = TypeVar("T")
 N = TypeVar("N")
 
@@ -40,11 +40,10 @@ class Writer:
 
     def append(self, batches: Sequence[Batch], at_ms: int) -> list[int | Conflict]:
         with self._transaction():
-            expected = expected_keys(batches)
-            held = self._held(expected)
+            held = self._held(keys_of(batches))
             group = plan(batches, held, self.revision, at_ms)
             if group.log:
-                self._put_aside(group.old(held, expected, self._compacted))
+                self._put_aside(group.old(held, self._compacted))
                 self._write(group)
         self.revision = group.revision
         return group.results
