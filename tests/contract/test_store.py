@@ -315,6 +315,19 @@ async def test_what_was_can_be_asked_for(store: Store) -> None:
     assert await store.mentions("a", b"2", 2) == await store.mentions("a", b"x", 5) == set()
 
 
+async def test_of_one_batch_the_last_word_counts_whatever_came_before(store: Store) -> None:
+    await store.append([Batch((Put("a", None), Put("a", b"1")), {})], 10)
+    await store.append([Batch((Put("b", b"1"), Put("b", None), Put("b", b"2")), {})], 20)
+    await store.append([Batch((Put("c", b"1"), Put("c", None)), {}), put("c", b"3")], 30)
+    assert await store.value_at("a", 1) == Record("a", b"1", 1)
+    assert await store.versions("b", 9) == [Version(2, b"2", 20)]
+    assert [await store.value_at("c", revision) for revision in (2, 3, 4)] == [
+        None,
+        None,
+        Record("c", b"3", 4),
+    ]
+
+
 async def test_compaction_keeps_what_was_when_history_begins(store: Store) -> None:
     """Also of keys that changed long before it, whose only old value is about to be replaced."""
     await store.append([put("old", b"o1"), put("gone", b"g1"), put("a", b"a1")], 10)

@@ -68,9 +68,8 @@ def _accept(batch: Batch, result: Plan, held: Mapping[str, int], at_ms: int) -> 
     if not batch.puts:
         result.log.append((position, None, None, at_ms, None))
     for part, put in enumerate(batch.puts):
-        before = result.revision_of(put.key, held)
-        appears = not before and put.value is not None
-        previous = None if appears else before
+        appears = put.value is not None and put.key not in result.final and put.key not in held
+        previous = None if appears else result.revision_of(put.key, held)
         result.log.append((position + part, put.key, put.value, at_ms, previous))
         result.final[put.key] = 0 if put.value is None else result.revision
     return result.revision

@@ -7,8 +7,8 @@ range of revisions is a range of rows.
 A log row's `previous` is the revision that wrote its key before; NULL: the key appears with it.
 Rows with which a key appears are in no index: each is found by the revision that the key's next row
 has as `previous`, or else its current value has. So a new key, of which there are thousands when a
-group comes up, lands in one index at random, not in two. (Rows from before there was a `previous`
-have 0, and are all in the index.)
+group comes up, lands in one index at random, not in two. (0 is in the index, too: of
+a key that this group has deleted before, and in rows from before there was a `previous`.)
 
 `base` is where history begins: the value at revision `compacted` of every key that has changed
 since. What has not changed since is in `current`. Together they say what was at any kept revision,
