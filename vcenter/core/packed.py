@@ -27,6 +27,7 @@ NUMBER = struct.Struct("<Q")  # a kind's, a time, a revision, each by itself
 PLACE = struct.Struct("<QI")  # the first two: kind and server
 KIND = slice(0, 8)  # as it stands in the row
 WHERE = slice(8, 21)  # server, state and epoch, as they stand in the row
+SHARED = slice(0, 21)  # all of these together
 _WHERE = struct.Struct("<IBQ")
 STATE_AT = 12
 _REVISION_AT = 29

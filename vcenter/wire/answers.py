@@ -17,7 +17,7 @@ from common.model.server import Group, Server
 from common.pb.vsignal.v1 import signaling_pb2 as pb
 from common.pb.vsignal.v1 import types_pb2
 from vcenter.core.lookup import policy_of
-from vcenter.core.packed import KIND, WHERE, Kind, kind_of, where
+from vcenter.core.packed import KIND, SHARED, WHERE, Kind, kind_of, where
 from vcenter.core.table import Table
 from vcenter.ledger.feed import Committed, Feed
 
@@ -82,6 +82,7 @@ class Answers:
         self._heads = Pieces(_head)
         self._kinds = Pieces(self._kind)
         self._places = Pieces(self._place)
+        self._shared = Pieces(self._share)
         self._revision = (-1, b"")
         self.stale(None)
         feed.listen(self._committed, Group, Server)
@@ -95,14 +96,14 @@ class Answers:
         self._authority = authority.SerializeToString()
         self._unknown = _result(len(self._authority)) + self._authority
         self._kinds.clear()
+        self._shared.clear()
 
     def encode(self, vm_ids: Iterable[str | None]) -> bytes:
         """A LookupResponse with a result for each, in order; None is one that was not found.
 
         Raises KeyError for a vm_id that is not there.
         """
-        rows, heads = self._table.vms.rows, self._heads
-        kinds, places = self._kinds, self._places
+        rows, heads, shared = self._table.vms.rows, self._heads, self._shared
         parts: list[bytes] = []
         add = parts.extend  # one piece after the other: joining them once copies least
         for vm_id in vm_ids:
@@ -110,11 +111,9 @@ class Answers:
                 parts.append(self._unknown)
                 continue
             row = rows[vm_id]
-            said, name_at = kinds[row[KIND]]
-            place = places[row[WHERE]]
+            said, name_at = shared[row[SHARED]]
             name = row[name_at:]
-            head = heads[len(name) + len(said) + len(place)]
-            add((head, vm_id.encode(), name, said, place))
+            add((heads[len(name) + len(said)], vm_id.encode(), name, said))
         parts.append(self.revision())
         return b"".join(parts)
 
@@ -126,11 +125,10 @@ class Answers:
         Raises KeyError for a vm_id that is not there.
         """
         row = self._table.vms.rows[vm_id]
-        said, name_at = self._kinds[row[KIND]]
-        place = self._places[row[WHERE]]
+        said, name_at = self._shared[row[SHARED]]
         name = row[name_at:]
-        head = self._heads[len(name) + len(said) + len(place) + len(besides)]
-        return b"".join((head, vm_id.encode(), name, said, place, besides, after))
+        head = self._heads[len(name) + len(said) + len(besides)]
+        return b"".join((head, vm_id.encode(), name, said, besides, after))
 
     def revision(self) -> bytes:
         """A LookupResponse that has nothing but the table's revision."""
@@ -140,6 +138,11 @@ class Answers:
             encoded = b"\x10" + _varint(number)
             self._revision = number, encoded
         return encoded
+
+    def _share(self, part: bytes) -> tuple[bytes, int]:
+        """What is said of a kind at a place, and where in such a row the name starts."""
+        said, name_at = self._kinds[part[KIND]]
+        return said + self._places[part[WHERE]], name_at
 
     def _kind(self, part: bytes) -> tuple[bytes, int]:
         """What is said of a kind, and where in a row of it the name starts."""
@@ -165,6 +168,7 @@ class Answers:
         ).SerializeToString()
 
     def _committed(self, committed: Committed) -> None:
+        self._shared.clear()
         for change in committed.changes:
             sides = (change.before, change.after)
             if any(isinstance(side, Group) for side in sides):
