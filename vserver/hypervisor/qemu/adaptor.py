@@ -123,13 +123,16 @@ class QemuHypervisor:
     async def list(self) -> Sequence[HostedVm]:
         with self._noticing():
             found = await self._guests.list()
-        return [hosted for hosted in found if not self._departures.is_over(hosted.vm.vm_id)]
+        return [hosted for hosted in found if not self._is_leaving(hosted.vm.vm_id)]
 
     async def get(self, vm_id: str) -> HostedVm | None:
-        if self._departures.is_over(vm_id):
+        if self._is_leaving(vm_id):
             return None
         with self._noticing():
             return await self._guests.get(vm_id)
+
+    def _is_leaving(self, vm_id: str) -> bool:
+        return self._departures.is_over(vm_id) or self._departures.held.is_leaving(vm_id)
 
     def events(self) -> AsyncIterator[str]:
         return self._changes
@@ -165,6 +168,8 @@ class QemuHypervisor:
         if self._departures.is_over(vm_id):
             return HostedState.ABSENT
         try:
+            if await self._departures.held.holds(vm_id):
+                return HostedState.HELD
             with self._noticing():
                 runs = await self._guests.runs(vm_id)
         except (Refusal, TimeoutError, OSError) as error:
@@ -187,8 +192,8 @@ class QemuHypervisor:
         return await self._departures.run(vm_id, destination_uri, devices, progress, terms)
 
     async def last_figures(self, vm_id: str) -> Copied | None:
-        """All are known when `migrate` returns."""
-        return None
+        """Of one that was held; of others all are known when `migrate` returns."""
+        return await self._departures.held.last_figures(vm_id)
 
     async def take(self, vm_id: str, disks: Sequence[Disk]) -> int:
         await self._departures.buried(vm_id)
@@ -239,14 +244,15 @@ class QemuHypervisor:
         await asyncio.to_thread(home.fold)
 
     async def hold(self, vm_id: str) -> bool:
-        """The copy's own protocol waits for the other agent's word (see `arrivals`)."""
-        return False
+        """Only we start what arrives, and by its mark only when it is told so (see `arrivals`)."""
+        return self._arrivals.hold(vm_id)
 
     def kept(self) -> Collection[str]:
+        """None: nobody is kept from starting but what stands here."""
         return ()
 
     async def give_up(self, vm_id: str) -> None:
-        """It keeps nothing from running but what is arriving."""
+        """See `kept`."""
 
     async def resume(self, vm_id: str) -> None:
         """The mark goes first: what bears it may be discarded, and what has run may not."""
@@ -254,10 +260,12 @@ class QemuHypervisor:
         if watched is None:
             raise refused(f"there is no running guest {vm_id} here")
         if watched.home.has("leaving"):
-            raise refused(f"guest {vm_id} is on its way to another host")
-        arrived = watched.migration == "completed" and watched.home.has("incoming")
-        status = "paused" if arrived else await watched.monitor.status()
-        if status == "inmigrate":
+            await self._departures.take_back(vm_id)
+            return
+        status = "paused"
+        if watched.home.has("incoming"):
+            await self._arrivals.whole(watched)
+        elif (status := await watched.monitor.status()) == "inmigrate":
             raise refused("the guest's memory is still arriving")
         with watched.home.alone():
             own_disks.keep(watched.home)
@@ -268,6 +276,9 @@ class QemuHypervisor:
     async def discard(self, vm_id: str) -> None:
         if self._departures.is_over(vm_id):
             return  # clearing it away is under way
+        if await self._departures.held.holds(vm_id):
+            await self._departures.held.end(vm_id)
+            return
         if await self._arrivals.give_up(vm_id) == "runs":
             found = await self._guests.get(vm_id)
             state = found.state if found else VmState.RUNNING

@@ -23,11 +23,11 @@ from vserver.hypervisor.qemu.command import tap_name
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.disks import MADE
 from vserver.hypervisor.qemu.guests import Guests, refused
-from vserver.hypervisor.qemu.home import Home, Launch
+from vserver.hypervisor.qemu.home import HELD, Home, Launch
 from vserver.hypervisor.qemu.mirror import export, stop_exports
 from vserver.hypervisor.qemu.monitor import Monitor
 from vserver.hypervisor.qemu.secrecy import Secrecy
-from vserver.hypervisor.qemu.watched import OVER
+from vserver.hypervisor.qemu.watched import OVER, Watched
 from vserver.hypervisor.qemu.wire import LIMIT, Address, Line
 
 _MAX_EXPECTED, _MAX_LINES = 1024, 64
@@ -41,7 +41,7 @@ class Arrivals:
         self._guests = guests
         self._secrecy = secrecy
         self._address = address
-        self._expected: dict[str, None] = {}
+        self._expected: dict[str, bool] = {}  # whether it is held
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.Task[None]] = set()
 
@@ -64,7 +64,14 @@ class Arrivals:
     def expect(self, vm_id: str) -> None:
         while len(self._expected) >= _MAX_EXPECTED:
             del self._expected[next(iter(self._expected))]
-        self._expected[vm_id] = None
+        self._expected[vm_id] = False
+
+    def hold(self, vm_id: str) -> bool:
+        """It may be told to run before the last of its memory is here, and waits for that then."""
+        if self._address is None or vm_id not in self._expected:
+            return False
+        self._expected[vm_id] = True
+        return True
 
     def forget(self, vm_id: str) -> None:
         self._expected.pop(vm_id, None)
@@ -140,10 +147,11 @@ class Arrivals:
             with home.alone():
                 if await self._guests.runs(vm_id):
                     raise refused(f"guest {vm_id} runs here already")
-                await asyncio.to_thread(home.mark, "incoming")
+                word = HELD if self._expected.get(vm_id) else ""
+                await asyncio.to_thread(home.mark, "incoming", word)
                 await asyncio.to_thread(home.define, after)
-                home.unmark("standing")
-                home.unmark("leaving")
+                for mark in ("standing", "leaving", HELD):
+                    home.unmark(mark)
                 return await self._started(vm_id, planned, numbers)
         except BaseException:
             with suppress(TimeoutError):
@@ -162,7 +170,7 @@ class Arrivals:
         with home.alone():
             if await self._guests.runs(vm_id):
                 raise refused(f"guest {vm_id} runs here already")
-            for mark in ("incoming", "standing", "leaving"):
+            for mark in ("incoming", "standing", "leaving", HELD):
                 home.unmark(mark)
             await asyncio.to_thread(home.define, definition)
         self.forget(vm_id)
@@ -216,6 +224,26 @@ class Arrivals:
             await stop_exports(watched.monitor)
         return "arrived"
 
+    async def whole(self, watched: Watched) -> None:
+        """Return when all of its memory is here, and nobody else writes to its disks. Of one that
+        is held the last may be coming, and not for long: what has not come by then is given up, so
+        that its source may have it back."""
+        if watched.migration != "completed" and await _is_arriving(watched):
+            await self._await_the_last(watched)
+        if watched.home.has(MADE):
+            await stop_exports(watched.monitor)
+
+    async def _await_the_last(self, watched: Watched) -> None:
+        home = watched.home
+        if await asyncio.to_thread(home.file("incoming").read_text) != HELD:
+            raise refused("the guest's memory is still arriving")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ARRIVES_WITHIN):
+                if await watched.migration_in({"completed", "failed", OVER}) == "completed":
+                    return
+        await self.give_up(home.vm_id)
+        raise refused("the last of the guest's memory did not come; what had come is given up")
+
     async def give_up(self, vm_id: str) -> str:
         """`absent` when there is no copy of it here any more, `runs` when it has run here."""
         home = self._guests.homes.of(vm_id)
@@ -240,9 +268,16 @@ class Arrivals:
             watched = await self._guests.watched(vm_id)
             if watched is None or not watched.home.has("incoming"):
                 return
+            if watched.migration in ("active", "completed"):
+                return
             status = (await watched.monitor.execute("query-migrate")).get("status", "none")
             if status in ("none", "setup"):
                 watched.process.kill()
+
+
+async def _is_arriving(watched: Watched) -> bool:
+    """Events tell more quickly, but only of what has come since this agent listens."""
+    return watched.migration != "" or await watched.monitor.status() == "inmigrate"
 
 
 def _taps(definition: Definition, devices: dict[str, str]) -> dict[str, str]:

@@ -7,6 +7,9 @@ ended, by a signal that nothing survives, and only then is the copy told as done
 changes owners while neither side runs. Or the destination has nothing: then it runs on here. While
 neither can be learned it stands still, for nothing is worse than two. The mark `leaving` outlives
 the agent, so that the next one, or a person, knows of it.
+
+A gated copy is told earlier, as held: when QEMU has sent everything. Not at the gate, for QEMU runs
+the guest on by itself, whatever it was told there, if sending fails after that. See `held`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
 from vserver.hypervisor.qemu import disks, figures, mirror
 from vserver.hypervisor.qemu.definition import Definition
 from vserver.hypervisor.qemu.guests import refused
-from vserver.hypervisor.qemu.home import Launch
+from vserver.hypervisor.qemu.home import HELD, Home, Launch
 from vserver.hypervisor.qemu.mirror import Mirrors
 from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import OVER, Watched
@@ -54,6 +57,7 @@ class Departure:
     ) -> None:
         self.watched = watched
         self.over = False  # proven: it will never run here again
+        self.held = False  # it stands still here until somebody says that it may run
         self.ended = asyncio.Event()
         self._address = Address.parse(destination)
         self._destination = destination
@@ -63,14 +67,15 @@ class Departure:
         self._called_off = False
         self._limit = 0
         self._terms = terms
+        self._gated = terms.gated and terms.kind is MoveKind.LIVE
         self._pace = Pace(terms.budget)
         self._began = clock.monotonic()
         self._mirrors: Mirrors | None = None
         self._over_budget: Refusal | None = None
 
     async def run(self, devices: Mapping[str, str]) -> Copied:
-        """Return on proof; raise `Refusal` when the guest runs on here, TimeoutError when nobody
-        can say."""
+        """Return on proof, or `held` and with its figures still to be asked for; raise `Refusal`
+        when the guest runs on here, TimeoutError when nobody can say."""
         home, monitor = self.watched.home, self.watched.monitor
         launch = await asyncio.to_thread(home.launch)
         after = await asyncio.to_thread(home.definition)
@@ -78,7 +83,7 @@ class Departure:
             raise refused(f"guest {home.vm_id} does not run here")
         line = await self._line()
         try:
-            await asyncio.to_thread(home.mark, "leaving", self._destination)
+            await asyncio.to_thread(self._mark, home)
             try:
                 if self._terms.kind is MoveKind.SUSPEND:
                     await asyncio.to_thread(home.mark, "standing")
@@ -87,8 +92,11 @@ class Departure:
             except BaseException:
                 await asyncio.shield(self._back())
                 raise
+            if self._gated:
+                self.held = True
+                return Copied(0, 0.0, 0)
             state = await self._asked(line, "confirm")
-            copied = await self._decided(state, await self._copied())
+            copied = await self._decided(state, await self.copied())
             if self._terms.kind is MoveKind.SUSPEND:
                 return replace(copied, downtime_ms=self._seconds() * 1000)
             return copied
@@ -104,7 +112,7 @@ class Departure:
             raise TimeoutError(error.message) from error
         try:
             state = await self._asked(line, "give_up" if give_up else "confirm")
-            return await self._decided(state, await self._copied())
+            return await self._decided(state, await self.copied())
         finally:
             line.close()
 
@@ -114,6 +122,13 @@ class Departure:
         if self.watched.migration in ("setup", "active", GATE):
             with suppress(Refusal, TimeoutError):
                 await self.watched.monitor.execute("migrate_cancel")
+
+    def _mark(self, home: Home) -> None:
+        if self._gated:
+            home.mark(HELD)
+        else:
+            home.unmark(HELD)
+        home.mark("leaving", self._destination)
 
     async def _line(self) -> Line:
         return await Line.connect(self._address, self._secrecy.dial(self._address))
@@ -244,7 +259,8 @@ class Departure:
             self._limit = limit
             await self.watched.monitor.execute("migrate-set-parameters", downtime_limit=limit)
 
-    async def _copied(self) -> Copied:
+    async def copied(self) -> Copied:
+        """QEMU's last figures; zeros where it gives none."""
         with suppress(Refusal, TimeoutError):
             seen = await self.watched.monitor.execute("query-migrate")
             if ram := seen.get("ram", {}):
@@ -270,6 +286,22 @@ async def stays(watched: Watched, clock: Clock) -> None:
         await watched.monitor.execute("cont")
         watched.home.unmark("standing")
     watched.home.unmark("leaving")
+    watched.home.unmark(HELD)
+
+
+async def is_sent(watched: Watched) -> bool:
+    """A copy of it has left, and for that it stands still here: QEMU has nothing more to send, and
+    does not let it run on by itself any more."""
+    if not watched.home.has("leaving"):
+        return False
+    seen = await watched.monitor.execute("query-migrate")
+    return seen.get("status") == DONE and await watched.monitor.status() != "running"
+
+
+async def is_over(watched: Watched) -> bool:
+    """QEMU sends nothing of it any more, whether or not all has been sent."""
+    seen = await watched.monitor.execute("query-migrate")
+    return seen.get("status") in (DONE, "failed", "cancelled")
 
 
 async def until_ended(departure: Departure, clock: Clock, again: float) -> None:

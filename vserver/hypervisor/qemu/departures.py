@@ -12,8 +12,10 @@ from common.clock import Clock
 from common.errors import Refusal
 from common.model.operation import Progress
 from vserver.hypervisor.port import PLAIN, Copied, CopyTerms
-from vserver.hypervisor.qemu.departure import DONE, Departure, stays, until_ended
+from vserver.hypervisor.qemu.departure import Departure, is_sent, stays, until_ended
 from vserver.hypervisor.qemu.guests import Guests, refused
+from vserver.hypervisor.qemu.held import Held
+from vserver.hypervisor.qemu.home import HELD
 from vserver.hypervisor.qemu.process import ended
 from vserver.hypervisor.qemu.secrecy import Secrecy
 from vserver.hypervisor.qemu.watched import Watched
@@ -31,6 +33,7 @@ class Departures:
         self._clock = clock
         self._under_way: dict[str, Departure] = {}
         self._burials: dict[str, asyncio.Task[None]] = {}
+        self.held = Held(guests, clock, self._begin_burial)
 
     async def open(self) -> None:
         """A guest that an agent before us left at the gate runs on: nobody would let it pass."""
@@ -38,7 +41,7 @@ class Departures:
             if home.has("leaving"):
                 try:
                     watched = await self._guests.watched(home.vm_id)
-                    if watched and not await _is_sent(watched):
+                    if watched and not await is_sent(watched):
                         await self._call_off(watched)
                 except (Refusal, TimeoutError) as error:
                     _log.warning("the copy of guest %s: %s", home.vm_id, error)
@@ -47,6 +50,7 @@ class Departures:
         """What is not past the gate is called off: without an agent it would wait there."""
         for departure in list(self._under_way.values()):
             await until_ended(departure, self._clock, _ASK_AGAIN)
+        await self.held.close()
         if self._burials:
             await asyncio.wait(list(self._burials.values()))
 
@@ -62,9 +66,12 @@ class Departures:
         progress: Callable[[Progress], None],
         terms: CopyTerms,
     ) -> Copied:
-        """See `Hypervisor.migrate`. A copy that an agent before us has sent is only confirmed."""
+        """See `Hypervisor.migrate`. A copy that an agent before us has sent is only confirmed; one
+        that is held since is the ledger's."""
+        if await self.held.holds(vm_id):
+            raise refused(f"guest {vm_id} has been sent, and is held")
         departure = self._departure(await self._running(vm_id), destination, progress, terms)
-        if await _is_sent(departure.watched):
+        if await is_sent(departure.watched):
             return await self._own(departure, departure.finish(give_up=False))
         return await self._own(departure, departure.run(devices))
 
@@ -75,13 +82,21 @@ class Departures:
         watched = await self._guests.watched(vm_id)
         if watched is None or not watched.home.has("leaving"):
             return
-        if not await _is_sent(watched):
+        if not await is_sent(watched):
             await self._call_off(watched)
+            return
+        if watched.home.has(HELD):
             return
         to = await asyncio.to_thread(watched.home.file("leaving").read_text)
         departure = self._departure(watched, to, lambda _: None)
         with suppress(Refusal):  # it runs on here, as was wanted
             await self._own(departure, departure.finish(give_up=True))
+
+    async def take_back(self, vm_id: str) -> None:
+        """What is held runs here again; nothing else does that is on its way."""
+        if vm_id in self._under_way or not self._guests.homes.of(vm_id).has(HELD):
+            raise refused(f"guest {vm_id} is on its way to another host")
+        await self.held.take_back(vm_id)
 
     async def buried(self, vm_id: str) -> None:
         if burial := self._burials.get(vm_id):
@@ -122,9 +137,14 @@ class Departures:
         vm_id = departure.watched.home.vm_id
         del self._under_way[vm_id]
         if departure.over:
-            burial = asyncio.create_task(self._bury(departure.watched), name=f"burial of {vm_id}")
-            self._burials[vm_id] = burial
+            self._begin_burial(departure.watched)
+        elif departure.held:
+            self.held.begins(departure)
         departure.ended.set()
+
+    def _begin_burial(self, watched: Watched) -> None:
+        vm_id = watched.home.vm_id
+        self._burials[vm_id] = asyncio.create_task(self._bury(watched), name=f"burial of {vm_id}")
 
     async def _bury(self, watched: Watched) -> None:
         """What has moved leaves neither process nor file."""
@@ -145,13 +165,5 @@ class Departures:
         async with asyncio.timeout(_CANCEL_PATIENCE):
             while await watched.monitor.status() == "finish-migrate":
                 await self._clock.sleep(0.01)
-        if not await _is_sent(watched):
+        if not await is_sent(watched):
             await stays(watched, self._clock)
-
-
-async def _is_sent(watched: Watched) -> bool:
-    """A copy of it has left, and for that it stands still here."""
-    if not watched.home.has("leaving"):
-        return False
-    seen = await watched.monitor.execute("query-migrate")
-    return seen.get("status") == DONE and await watched.monitor.status() != "running"

@@ -15,7 +15,7 @@ from vserver.hypervisor.metadata import AttachmentRules
 from vserver.hypervisor.port import HostedVm
 from vserver.hypervisor.qemu import process
 from vserver.hypervisor.qemu.definition import Definition, describe
-from vserver.hypervisor.qemu.home import Home, Homes, Launch
+from vserver.hypervisor.qemu.home import HELD, Home, Homes, Launch
 from vserver.hypervisor.qemu.watched import Watched
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class _Found:
     launch: Launch | None
     process: process.Process | None
     incoming: bool
+    held: bool
 
 
 class Guests:
@@ -149,10 +150,12 @@ class Guests:
         if running:
             running.close()
         launch = home.launch() if running else None
-        return _Found(home, home.definition(), launch, running, home.has("incoming"))
+        marks = home.has("incoming"), home.has("leaving") and home.has(HELD)
+        return _Found(home, home.definition(), launch, running, *marks)
 
     async def _state(self, found: _Found) -> VmState:
-        """Nothing has said that a guest whose QEMU is silent does not run."""
+        """Nothing has said that a guest whose QEMU is silent does not run. One that was sent and is
+        held waits for the ledger's word, like one that has arrived."""
         try:
             watched = await self.watched(found.home.vm_id)
             status = await watched.monitor.status() if watched else "shutdown"
@@ -163,7 +166,8 @@ class Guests:
             return VmState.SHUT_OFF
         if status == "running":
             return VmState.RUNNING
-        return VmState.INCOMING if found.incoming or status == "inmigrate" else VmState.PAUSED
+        waits = found.incoming or (found.held and status == "postmigrate")
+        return VmState.INCOMING if waits or status == "inmigrate" else VmState.PAUSED
 
 
 def refused(text: str) -> Refusal:

@@ -4,13 +4,15 @@
     launch.json       what was started: its definition then, its taps, its accelerator
     pid, agent, hand, console, qemu.log     of its QEMU; `hand` is the second monitor, for people
     made              disks that were made here for a guest that has not run here yet
-    incoming          it came here by a move and has never run here: it may be discarded
+    incoming          it came here by a move and has never run here: it may be discarded; in it
+                      the word `held`, if it may be started before the last of its memory is here
     standing          its guest was stopped for the copy that has begun; it runs on if that fails
     standby           disks are taken here for it, which is no guest of this host (yet)
     receiver          the pid of who takes them, or those of a guest that is off, on its way here;
                       `receiver.port`: where
     mirrored          its disks are mirrored to another host
     leaving           its copy to another host has begun: it may run there, so nobody starts it here
+    held              that copy is gated: once it has been sent, only the ledger says where it runs
 
 The directory of all guests must be readable for anything to be said: were it not mounted, say, no
 guest would be known, and "not here" would be a lie.
@@ -34,8 +36,8 @@ from common.model.identity import parse_vm_id
 from vserver.hypervisor.qemu.definition import Definition
 
 _OURS = ("definition.json", "launch.json", "pid", "agent", "hand", "console", "qemu.log")
-STANDBY, MIRRORED = "standby", "mirrored"
-_MARKS = ("incoming", "standing", "leaving", MIRRORED)
+STANDBY, MIRRORED, HELD = "standby", "mirrored", "held"
+_MARKS = ("incoming", "standing", "leaving", HELD, MIRRORED)
 _MAX_PATH = 60  # a Unix socket's path has 107 bytes; a guest's id and the file's name 44
 
 S = TypeVar("S", bound=Section)
