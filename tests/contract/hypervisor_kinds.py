@@ -69,12 +69,14 @@ async def copied(bench: Bench, machine: Machine) -> Copied:
 
 
 async def copying(
-    bench: Bench, machine: Machine, kind: MoveKind = MoveKind.LIVE
+    bench: Bench, machine: Machine, kind: MoveKind = MoveKind.LIVE, *, gated: bool = False
 ) -> asyncio.Task[Copied]:
     """A copy that has begun, and will take seconds."""
     await started(bench, machine)
     await bench.copy_slowly(machine.vm_id)
     await bench.destination.make_way(machine.vm_id)
+    if gated:
+        assert await bench.destination.hold(machine.vm_id)
     begun = asyncio.Event()
     task = asyncio.create_task(
         bench.source.migrate(
@@ -82,7 +84,7 @@ async def copying(
             bench.destination_uri,
             machine.devices,
             lambda _: begun.set(),
-            CopyTerms(kind),
+            CopyTerms(kind, gated=gated),
         )
     )
     async with asyncio.timeout(PATIENCE):

@@ -162,6 +162,23 @@ class QemuBench:
         self.source = self._adaptor(0)
         await self.source.open()
 
+    async def copy_quickly(self, vm_id: str) -> None:
+        """What was slow goes on as it likes."""
+        home = Homes(self.roots[0]).of(vm_id)
+        async with at_hand(home.file("hand"), vm_id) as monitor:
+            await monitor.execute("migrate-set-parameters", max_bandwidth=1 << 40)
+
+    def pid(self, vm_id: str, *, there: bool = False) -> int:
+        return int(Homes(self.roots[there]).of(vm_id).file("pid").read_text())
+
+    async def memory(self, vm_id: str, *, there: bool = False) -> bytes:
+        """The guest's first MiB."""
+        home = Homes(self.roots[there]).of(vm_id)
+        file = home.path.parent.parent / "memory"
+        async with at_hand(home.file("hand"), vm_id) as monitor:
+            await monitor.execute("pmemsave", val=0, size=1 << 20, filename=str(file))
+        return file.read_bytes()
+
     def make_image(self, file: Path) -> None:
         shell.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "64M"])
 
