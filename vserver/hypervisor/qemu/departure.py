@@ -9,7 +9,8 @@ neither can be learned it stands still, for nothing is worse than two. The mark 
 the agent, so that the next one, or a person, knows of it.
 
 A gated copy is told earlier, as held: when QEMU has sent everything. Not at the gate, for QEMU runs
-the guest on by itself, whatever it was told there, if sending fails after that. See `held`.
+the guest on by itself, whatever it was told there, if sending fails after that. So it stops at the
+gate only where disks wait to be made whole. See `held`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from vserver.hypervisor.qemu.wire import Address, Line
 _log = logging.getLogger(__name__)
 GATE, DONE = "pre-switchover", "completed"
 _FAILED = frozenset({"failed", "cancelled", OVER})
-_CAPABILITIES = ("events", "pause-before-switchover")
 _TAKE_PATIENCE, _CONFIRM_PATIENCE, _CANCEL_PATIENCE = 60.0, 30.0, 15.0
 _POLL, _POLL_BACK = 0.1, 0.01
 
@@ -157,7 +157,7 @@ class Departure:
         await monitor.execute("migrate", uri=self._address.memory_uri(int(answer["port"])))
         telling = asyncio.create_task(self._tell())
         try:
-            reached = await watched.migration_in({GATE, *_FAILED})
+            reached = await watched.migration_in({GATE, DONE, *_FAILED})
         finally:
             telling.cancel()
             await asyncio.wait({telling})
@@ -170,8 +170,11 @@ class Departure:
             raise await self._why(reached)
 
     async def _prepare_memory(self) -> None:
-        slows = self._terms.budget.if_over is IfOver.SLOW
-        wanted = {**dict.fromkeys(_CAPABILITIES, True), "auto-converge": slows}
+        wanted = {
+            "events": True,
+            "pause-before-switchover": not self._gated or self._mirrors is not None,
+            "auto-converge": self._terms.budget.if_over is IfOver.SLOW,
+        }
         capabilities = [{"capability": name, "state": on} for name, on in wanted.items()]
         await self.watched.monitor.execute("migrate-set-capabilities", capabilities=capabilities)
         await self._give_way(0)
