@@ -128,7 +128,11 @@ class Guests:
 
     def _tidy(self, home: Home) -> None:
         """A copy that came to nothing leaves nothing."""
-        if home.vm_id not in self.arriving and home.has("incoming") and not process.find(home):
+        if home.vm_id in self.arriving or not home.has("incoming"):
+            return
+        if running := process.find(home):
+            running.close()
+        else:
             home.remove()
 
     async def _read(self, home: Home) -> HostedVm | None:
