@@ -120,6 +120,8 @@ class Arrivals:
                     return {"state": await self._confirm(str(vm_id))}
                 case {"give_up": vm_id}:
                     return {"state": await self.give_up(str(vm_id))}
+                case {"ran": vm_id}:
+                    return {"ago_ms": await self._ran_ago_ms(str(vm_id))}
             return {"refused": "not a question that this agent knows"}
         except ValidationError as error:
             return {"refused": f"not a guest: {error.errors()[0]['msg']}"}
@@ -223,6 +225,14 @@ class Arrivals:
         if home.has(MADE):
             await stop_exports(watched.monitor)
         return "arrived"
+
+    async def _ran_ago_ms(self, vm_id: str) -> float:
+        """How long ago it ran here first, after its arrival."""
+        runs = await self._guests.runs(vm_id)
+        watched = await self._guests.watched(vm_id) if runs else None
+        if watched is None or watched.ran_at is None:
+            raise refused(f"this agent has not seen guest {vm_id} begin to run here")
+        return (self._guests.clock.monotonic() - watched.ran_at) * 1000
 
     async def whole(self, watched: Watched) -> None:
         """Return when all of its memory is here, and nobody else writes to its disks. Of one that

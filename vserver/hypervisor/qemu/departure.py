@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 GATE, DONE = "pre-switchover", "completed"
 _FAILED = frozenset({"failed", "cancelled", OVER})
 _TAKE_PATIENCE, _CONFIRM_PATIENCE, _CANCEL_PATIENCE = 60.0, 30.0, 15.0
+_RAN_PATIENCE = 5.0
 _POLL, _POLL_BACK = 0.1, 0.01
 
 
@@ -270,6 +271,21 @@ class Departure:
                 self._progress(figures.progress(ram, self._mirrors))
             return self._with_budget(figures.copied(seen, ram), seen)
         return Copied(0, 0.0, 0)
+
+    async def stood_still_ms(self) -> float:
+        """From its stop here to its start over there, each by its own agent's clock, less half of
+        what question and answer took. Raises where the other agent has not seen it start."""
+        if self.watched.stopped_at is None:
+            raise refused("its stop was not seen")
+        line = await self._line()
+        try:
+            asked = self._clock.monotonic()
+            answer = await line.ask(_RAN_PATIENCE, ran=self.watched.home.vm_id)
+            heard = self._clock.monotonic()
+        finally:
+            line.close()
+        since_ms = (heard - self.watched.stopped_at - (heard - asked) / 2) * 1000
+        return since_ms - float(answer["ago_ms"])
 
     def _with_budget(self, copied: Copied, seen: Mapping[str, Any]) -> Copied:
         of_disks = sum(disk.used for disk in self._terms.disks)

@@ -102,7 +102,7 @@ class Guests:
         if known:
             del self._watched[home.vm_id]
             await known.close()
-        watched = Watched(home, found, self.changed, self._ended)
+        watched = Watched(home, found, self.clock, self.changed, self._ended)
         try:
             await watched.open()
         except BaseException:

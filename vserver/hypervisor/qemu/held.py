@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 
 from common.clock import Clock
+from common.errors import Refusal
 from vserver.hypervisor.port import Copied
 from vserver.hypervisor.qemu.departure import Departure, is_over, is_sent, stays
 from vserver.hypervisor.qemu.guests import Guests, refused
@@ -30,7 +33,7 @@ class Held:
         self._clock = clock
         self._bury = bury
         self._leaving: dict[str, Departure] = {}
-        self._figures: dict[str, asyncio.Task[Copied]] = {}
+        self._figures: dict[str, tuple[Departure, asyncio.Task[Copied]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begins(self, departure: Departure) -> None:
@@ -38,7 +41,8 @@ class Held:
         vm_id = departure.watched.home.vm_id
         self._leaving[vm_id] = departure
         self._figures.pop(vm_id, None)
-        self._figures[vm_id] = asyncio.create_task(departure.copied(), name=f"figures of {vm_id}")
+        figures = asyncio.create_task(departure.copied(), name=f"figures of {vm_id}")
+        self._figures[vm_id] = departure, figures
         for forgotten in list(self._figures)[:-_FIGURES]:
             del self._figures[forgotten]
         task = asyncio.create_task(self._show(departure), name=f"guest {vm_id} is held")
@@ -47,7 +51,7 @@ class Held:
 
     async def close(self) -> None:
         """What is held stays so."""
-        tasks = {*self._tasks, *self._figures.values()}
+        tasks = {*self._tasks, *(figures for _, figures in self._figures.values())}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -84,8 +88,8 @@ class Held:
 
     async def end(self, vm_id: str) -> None:
         """It runs elsewhere: what is here is over for good."""
-        if figures := self._figures.get(vm_id):
-            await asyncio.wait({figures})  # QEMU says them while it is there
+        if vm_id in self._figures:
+            await asyncio.wait({self._figures[vm_id][1]})  # QEMU says them while it is there
         watched = await self._guests.watched(vm_id)
         self._leaving.pop(vm_id, None)
         if watched is not None:
@@ -93,8 +97,15 @@ class Held:
             self._bury(watched)
 
     async def last_figures(self, vm_id: str) -> Copied | None:
-        figures = self._figures.pop(vm_id, None)
-        return await figures if figures is not None else None
+        """QEMU counts until all was sent; the guest stands still until it runs over there."""
+        departure, figures = self._figures.pop(vm_id, (None, None))
+        if departure is None or figures is None:
+            return None
+        copied = await figures
+        with suppress(Refusal, TimeoutError):
+            still = await departure.stood_still_ms()
+            return replace(copied, downtime_ms=max(still, copied.downtime_ms))
+        return copied
 
     async def _show(self, departure: Departure) -> None:
         await self._clock.sleep(SHOWN_AFTER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Set
 
+from common.clock import Clock
 from common.wake import Bell
 from vserver.hypervisor.qemu.home import Home
 from vserver.hypervisor.qemu.monitor import Monitor
@@ -17,7 +18,7 @@ class Watched:
     """`on_change` at every event; `on_end` once. Both in the event loop."""
 
     def __init__(
-        self, home: Home, process: Process, on_change: Callable[[str], None],
+        self, home: Home, process: Process, clock: Clock, on_change: Callable[[str], None],
         on_end: Callable[[Watched], None],
     ) -> None:  # fmt: skip
         self.home = home
@@ -25,6 +26,9 @@ class Watched:
         self.monitor = Monitor()
         self.migration = ""  # the last status that an event named
         self.over = False
+        self.stopped_at: float | None = None  # seconds of the clock: when it last stood still
+        self.ran_at: float | None = None  # when it first went on since it is watched
+        self._clock = clock
         self._news = Bell()
         self._on_change = on_change
         self._on_end = on_end
@@ -54,9 +58,14 @@ class Watched:
 
     async def _listen(self) -> None:
         async for event in self.monitor.events():
-            if event["event"] == "MIGRATION":
-                self.migration = event["data"]["status"]
-                self._news.ring()
+            match event["event"]:
+                case "MIGRATION":
+                    self.migration = event["data"]["status"]
+                    self._news.ring()
+                case "STOP":
+                    self.stopped_at = self._clock.monotonic()
+                case "RESUME" if self.ran_at is None:
+                    self.ran_at = self._clock.monotonic()
             self._on_change(self.home.vm_id)
 
     def _ended(self) -> None:
