@@ -99,9 +99,10 @@ async def test_what_dies_on_its_way_was_never_held(bench: QemuBench) -> None:
     copy = await copying(bench, machine, gated=True)
     start = asyncio.create_task(bench.destination.resume(machine.vm_id))
     os.kill(bench.pid(machine.vm_id, there=True), signal.SIGKILL)
-    for ended in (copy, start):
-        with pytest.raises(Refusal):
-            await ended
+    with pytest.raises(Refusal):
+        await copy
+    with pytest.raises((Refusal, TimeoutError)):  # a QEMU that has just died may not say so yet
+        await start
     await came_back(bench, machine)
 
 

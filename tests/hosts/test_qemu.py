@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.pb.vsignal.v1 import operations_pb2
+from deploy.demo.control import stood_still
 from deploy.lab import Guest, Lab, Probe
 from deploy.lab.qemu_guest import QemuGuest, guests_of
 from tests.hosts.product import MOVER, PAUSED, RUNNING, SHUT_OFF, Product, forwarding
@@ -57,7 +58,8 @@ def test_a_live_move_takes_everything_along(
     print(f"blackout {seen.longest_gap_ms:.0f} ms, move {done.receipt.total_ms:.0f} ms")
     assert done.phase == operations_pb2.PHASE_SUCCEEDED, done.failure
     assert done.epoch_after == before.location.epoch + 1
-    assert done.receipt.bytes > 1_000_000
+    receipt = product.control.told(done, stood_still).receipt
+    assert receipt.bytes > 1_000_000 and receipt.downtime_ms > 0
     assert seen.longest_gap_ms < SANE_BLACKOUT_MS
     assert not denied.answers
     assert mover.on(destination).console("cat /tmp/note") == "remembered"

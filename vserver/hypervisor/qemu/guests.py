@@ -127,8 +127,9 @@ class Guests:
         await watched.close()
 
     def _tidy(self, home: Home) -> None:
-        """A copy that came to nothing leaves nothing."""
-        if home.vm_id in self.arriving or not home.has("incoming"):
+        """A copy that came to nothing leaves nothing. The mark is looked at first: the guest may be
+        arriving anew meanwhile, and is in `arriving` before it is marked."""
+        if not home.has("incoming") or home.vm_id in self.arriving:
             return
         if running := process.find(home):
             running.close()
