@@ -156,6 +156,7 @@ async def test_a_vm_may_go_and_come_back(bench: Bench) -> None:
     await bench.destination.resume(machine.vm_id)
     await bench.by_hand("stop", machine.vm_id, there=True)
     await bench.destination.discard(machine.vm_id)
+    await bench.source.make_way(machine.vm_id)  # waits until what had left is cleared away
     await bench.create(machine)
     await until(bench.source, machine.vm_id, lambda vm: vm is not None)
     assert await state(bench.source, machine.vm_id) is VmState.RUNNING
