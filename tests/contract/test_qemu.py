@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from common.errors import Refusal
 from common.model.operation import HostedState
 from common.model.vm import VmState
 from tests.contract.hypervisor_bench import PATIENCE, Machine, event, until
-from tests.contract.hypervisor_qemu import QemuBench, definition, namespace, qemu_bench
+from tests.contract.hypervisor_qemu import QemuBench, definition
+from tests.contract.qemu_fixtures import bench, netns
 from vserver import doctor
 from vserver.config import AgentConfig
 from vserver.hypervisor.qemu.definition import DiskSection
@@ -25,19 +25,9 @@ from vserver.hypervisor.qemu.mirror import Mirrors
 from vserver.hypervisor.qemu.monitor import at_hand
 from vserver.hypervisor.qemu.wire import Address, Line
 
+__all__ = ["bench", "netns"]  # fixtures
+
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def netns() -> Iterator[str]:
-    with namespace() as name:
-        yield name
-
-
-@pytest.fixture
-async def bench(netns: str) -> AsyncIterator[QemuBench]:
-    async with qemu_bench(netns) as running:
-        yield running
 
 
 async def arrived(bench: QemuBench, vm_id: str) -> None:

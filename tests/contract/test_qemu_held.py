@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -19,24 +18,15 @@ from common.model.operation import HostedState
 from common.model.vm import VmState
 from tests.contract.hypervisor_bench import PATIENCE, Machine, until
 from tests.contract.hypervisor_kinds import copying, runs_here_only, started, state
-from tests.contract.hypervisor_qemu import QemuBench, namespace, qemu_bench
+from tests.contract.hypervisor_qemu import QemuBench
+from tests.contract.qemu_fixtures import bench, netns
 from vserver.hypervisor.port import CopyTerms
 from vserver.hypervisor.qemu.home import Homes
 
+__all__ = ["bench", "netns"]  # fixtures
+
 pytestmark = pytest.mark.timeout(120)
 GATED = CopyTerms(gated=True)
-
-
-@pytest.fixture(scope="module")
-def netns() -> Iterator[str]:
-    with namespace() as name:
-        yield name
-
-
-@pytest.fixture
-async def bench(netns: str) -> AsyncIterator[QemuBench]:
-    async with qemu_bench(netns) as running:
-        yield running
 
 
 async def sent(bench: QemuBench, machine: Machine, disks: tuple[Disk, ...] = ()) -> None:

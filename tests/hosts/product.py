@@ -3,10 +3,12 @@
 Every wait is for a condition and says, when it gives up, what was seen instead.
 """
 
+import os
 import re
+import signal
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -132,6 +134,17 @@ class Product:
                 instead = seen()
                 raise TimeoutError(f"not within {timeout:.0f} s: {what}; seen: {instead}")
             time.sleep(0.05)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """The vCenter stands still: whoever asks it gets no answer, and no refusal either."""
+        assert self.center.process is not None
+        pid = self.center.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def wait_attached(self, numbers: Iterable[int] | None = None) -> None:
         wanted = {f"h{number}" for number in (self.agents if numbers is None else numbers)}

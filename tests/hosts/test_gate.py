@@ -1,10 +1,7 @@
 """The gate: no CPU of a guest that moves runs before the ledger says so, and a source that stands
 still waits for it too, whatever the two libvirtds make of the copy."""
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -55,7 +52,7 @@ def test_what_is_held_comes_back_when_the_ledger_was_silent_at_the_switch(
     mover.limit_copy(8)
     operation = product.relocate(mover, to=2)
     product.wait_copying(operation)
-    with _silent(product):
+    with product.silent():
         mover.limit_copy(10_000)
         product.until("the guest stands still", lambda: mover.state() == "paused")
         there = mover.on(product.lab.host(2))
@@ -110,15 +107,3 @@ def test_a_move_that_was_called_off_keeps_nobody_from_starting(
     there.power_on()
     assert there.state() == "running"
     product.wait_registered(there, on=2)
-
-
-@contextmanager
-def _silent(product: Product) -> Iterator[None]:
-    """The vCenter stands still: whoever asks it gets no answer, and no refusal either."""
-    assert product.center.process is not None
-    pid = product.center.process.pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)

@@ -5,7 +5,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -48,7 +47,7 @@ def test_a_destination_that_dies_while_the_source_is_held_gives_the_guest_back(
     before, pid = product.wait_registered(mover, on=1).record, mover.pid
     there = mover.on(product.lab.host(2))
     operation = _copying(product, mover)
-    with _silent(product):
+    with product.silent():
         _sent(product, mover)
         os.kill(there.pid, signal.SIGKILL)
         _restart(product, restarted)
@@ -70,7 +69,7 @@ def test_what_was_held_goes_on_when_all_agents_have_died(
     before = product.wait_registered(mover, on=1).record
     there = mover.on(product.lab.host(2))
     operation = _copying(product, mover)
-    with _silent(product):
+    with product.silent():
         _sent(product, mover)
         _restart(product, (1, 2))
         assert (mover.state(), there.state()) == (SENT, "paused")
@@ -106,15 +105,3 @@ def _restart(product: Product, agents: tuple[int, ...]) -> None:
     for number in agents:
         product.agents[number].kill9()
         product.agents[number].start()
-
-
-@contextmanager
-def _silent(product: Product) -> Iterator[None]:
-    """The vCenter stands still: whoever asks it gets no answer, and no refusal either."""
-    assert product.center.process is not None
-    pid = product.center.process.pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)

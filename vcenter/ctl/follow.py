@@ -69,7 +69,7 @@ def _whole(app: App, op: operations_pb2.Operation) -> operations_pb2.Operation:
     """A move's success waits for nobody's figures. Whoever reads its receipt does, for a moment."""
     client, end = app.client, time.monotonic() + _WHOLE_WITHIN
     request = operations_pb2.GetOperationRequest(operation_id=op.operation_id)
-    with suppress(grpc.RpcError):
+    with suppress(grpc.RpcError, KeyboardInterrupt):  # it is done, and what is known is shown
         while is_coming(op) and time.monotonic() < end:
             time.sleep(0.1)
             op = client.call(client.operations.Get, request)

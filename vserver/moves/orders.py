@@ -19,7 +19,7 @@ from common.wake import first_of
 from vserver.guests import FAILURES
 from vserver.moves.leftovers import Leftovers
 from vserver.moves.means import Job, Means
-from vserver.moves.steps import carry_out, last_figures
+from vserver.moves.steps import carry_out
 
 FIRST_PAUSE = 0.5
 LAST_PAUSE = 10.0
@@ -135,7 +135,11 @@ class Moves:
     async def _add_figures(self, cleaned: MoveOutcome) -> None:
         """The order does not stand for them, nor does the VM's next one wait. If it still stands,
         they are repeated with it."""
-        last = await last_figures(self._means, cleaned.vm_id)
+        try:
+            last = await self._means.hypervisor.last_figures(cleaned.vm_id)
+        except FAILURES as error:
+            _log.warning("a copy's figures are not known", error=str(error))
+            return
         if last is None:
             return
         told = replace(cleaned, **asdict(last))

@@ -17,7 +17,6 @@ from common.model.vm import VmState
 from common.model.wanted import MoveOrder
 from vserver.core.diff import RemovePort
 from vserver.guests import FAILURES
-from vserver.hypervisor.port import Copied
 from vserver.moves import cold, destination, source, standby
 from vserver.moves.means import RUNS, Found, Job, Means, together
 
@@ -58,15 +57,6 @@ async def clean(means: Means, job: Job) -> Found:
         raise Refusal(Reason.HYPERVISOR_FAILED, f"the VM is {here.state.value} here")
     await together(_discard(means, job), _remove_ports(means, job))
     return Found()
-
-
-async def last_figures(means: Means, vm_id: str) -> Copied | None:
-    """Of a copy from here, which come when all of it is over."""
-    try:
-        return await means.hypervisor.last_figures(vm_id)
-    except FAILURES as error:
-        _log.warning("a copy's figures are not known", error=str(error))
-        return None
 
 
 async def _discard(means: Means, job: Job) -> None:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from common.clock import Clock
 from common.errors import Refusal
@@ -34,7 +35,7 @@ class Held:
         self._bury = bury
         self._leaving: dict[str, Departure] = {}
         self._figures: dict[str, tuple[Departure, asyncio.Task[Copied]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def begins(self, departure: Departure) -> None:
         """Its copy has just been sent."""
@@ -45,17 +46,17 @@ class Held:
         self._figures[vm_id] = departure, figures
         for forgotten in list(self._figures)[:-_FIGURES]:
             del self._figures[forgotten]
-        task = asyncio.create_task(self._show(departure), name=f"guest {vm_id} is held")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        shown = asyncio.create_task(self._show(departure), name=f"guest {vm_id} is held")
+        for task in (figures, shown):
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """What is held stays so."""
-        tasks = {*self._tasks, *(figures for _, figures in self._figures.values())}
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def is_leaving(self, vm_id: str) -> bool:
         """Held so recently that nobody is shown it: to look after it, in the middle of its switch,

@@ -321,7 +321,7 @@ class Receipt(_message.Message):
     total_ms: _builtins.float
     """from the move's turn to the destination running"""
     downtime_ms: _builtins.float
-    """as the hypervisor measured it"""
+    """as the hypervisor measured it; 0: not told yet, a moment after the success, or never"""
     switch_ms: _builtins.float
     """from "source stopped" reaching the ledger to the destination running"""
     bytes: _builtins.int

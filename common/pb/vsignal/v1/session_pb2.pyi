@@ -318,7 +318,7 @@ class MoveOutcome(_message.Message):
     policy_hash: _builtins.str
     """PREPARE, START: in force on the ports; COPY: before it; read back"""
     downtime_ms: _builtins.float
-    """COPY"""
+    """Of the copy, with COPY; with CLEAN what was not known yet, also up to a minute after the move's end."""
     bytes: _builtins.int
     """COPY"""
     iterations: _builtins.int
